@@ -1,0 +1,266 @@
+package ledger
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+)
+
+// Names of the record headers: CloudEvents 1.0, Kafka binary mode, and W3C
+// trace context. The fold looks at ce_type and ce_id only.
+const (
+	HeaderSpecVersion = "ce_specversion"
+	HeaderID          = "ce_id"
+	HeaderType        = "ce_type"
+	HeaderSource      = "ce_source"
+	HeaderSubject     = "ce_subject"
+	HeaderTime        = "ce_time"
+	HeaderContentType = "content-type"
+	HeaderTraceparent = "traceparent"
+)
+
+// TypePrefix opens every ce_type of the ledger; whatever has no such type is
+// foreign. typeV1 opens those of the events known to this build.
+const (
+	TypePrefix = "keten."
+	typeV1     = "keten.v1."
+)
+
+// A Header is one header of a Kafka record.
+type Header struct {
+	Key   string
+	Value []byte
+}
+
+// A Record is one Kafka record as it was read. The fold keeps no reference to
+// its bytes beyond payloads of accepted events.
+type Record struct {
+	Partition   int32
+	Offset      int64
+	LeaderEpoch int32
+	TimeMS      int64 // the broker's, Unix milliseconds (LogAppendTime)
+	Key         []byte
+	Value       []byte
+	Headers     []Header
+}
+
+// A Message is a record to be appended.
+type Message struct {
+	Partition int32
+	EventID   uuid.UUID // ce_id; the same whenever the append is repeated
+	Key       []byte
+	Value     []byte
+	Headers   []Header
+}
+
+// Meta is what a writer adds to an event.
+type Meta struct {
+	EventID     uuid.UUID // a UUIDv7
+	Source      string    // /keten/<ledger id>/<role>
+	Time        time.Time // the writer's clock; informative
+	Traceparent string    // W3C, optional
+}
+
+// Source returns the ce_source of a role of a ledger.
+func Source(ledgerID uuid.UUID, role string) string {
+	return "/keten/" + ledgerID.String() + "/" + role
+}
+
+// Encode makes the record of an event. The error is an *[InvalidError] when
+// the event breaks a limit: such a record would be refused by every fold.
+func Encode(partition int32, m Meta, e Event) (Message, error) {
+	value, err := marshal(e)
+	if err != nil {
+		return Message{}, fmt.Errorf("encode %s: %w", e.EventName(), err)
+	}
+	if err := checkEvent(partition, e, len(value)); err != nil {
+		return Message{}, err
+	}
+	msg := Message{Partition: partition, EventID: m.EventID, Value: value}
+	subject := ""
+	if id := e.collection(); id != uuid.Nil {
+		subject = id.String()
+		msg.Key = []byte(subject)
+	}
+	msg.Headers = headers(m, e.EventName(), subject)
+	return msg, nil
+}
+
+func headers(m Meta, name, subject string) []Header {
+	hs := make([]Header, 0, 8)
+	hs = append(hs,
+		Header{HeaderSpecVersion, []byte("1.0")},
+		Header{HeaderID, []byte(m.EventID.String())},
+		Header{HeaderType, []byte(typeV1 + name)},
+		Header{HeaderSource, []byte(m.Source)},
+		Header{HeaderTime, m.Time.UTC().AppendFormat(nil, "2006-01-02T15:04:05.000Z07:00")},
+		Header{HeaderContentType, []byte("application/json")},
+	)
+	if subject != "" {
+		hs = append(hs, Header{HeaderSubject, []byte(subject)})
+	}
+	if m.Traceparent != "" {
+		hs = append(hs, Header{HeaderTraceparent, []byte(m.Traceparent)})
+	}
+	return hs
+}
+
+// An Envelope is a decoded record.
+type Envelope struct {
+	EventID uuid.UUID // ce_id
+	Type    string    // ce_type
+	Event   Event     // nil when the record is invalid
+}
+
+// ErrForeign reports a record that is not ours: it has no ce_type that begins
+// with keten.
+var ErrForeign = errors.New("no keten type")
+
+// ErrUnknownType reports a record of a type or version that this build does
+// not know: whoever folds must stop.
+var ErrUnknownType = errors.New("unknown keten type")
+
+// Decode reads a record strictly. The error is [ErrForeign], [ErrUnknownType]
+// or an *[InvalidError]; the envelope then holds what was known by then.
+func Decode(r Record) (Envelope, error) {
+	env, err := readHeaders(r)
+	if err != nil {
+		return env, err
+	}
+	name, ok := strings.CutPrefix(env.Type, typeV1)
+	if !ok {
+		return env, ErrUnknownType
+	}
+	decode := decoder(name)
+	if decode == nil {
+		return env, ErrUnknownType
+	}
+	if env.EventID == uuid.Nil {
+		return env, invalid("", "header ce_id is not one UUIDv7")
+	}
+	if len(r.Value) > MaxEventBytes {
+		return env, invalid("", "is %d bytes long, at most %d are allowed", len(r.Value), MaxEventBytes)
+	}
+	e, err := decode(r.Value)
+	if err != nil {
+		return env, decodeError(err)
+	}
+	if err := checkKey(r.Key, e); err != nil {
+		return env, err
+	}
+	if err := checkEvent(r.Partition, e, len(r.Value)); err != nil {
+		return env, err
+	}
+	env.Event = e
+	return env, nil
+}
+
+// readHeaders finds ce_type and ce_id. A record with a keten type among
+// several types is ours, and invalid.
+func readHeaders(r Record) (Envelope, error) {
+	var env Envelope
+	types, ids, ours := 0, 0, false
+	for _, h := range r.Headers {
+		switch h.Key {
+		case HeaderType:
+			types++
+			if t := string(h.Value); strings.HasPrefix(t, TypePrefix) && !ours {
+				ours, env.Type = true, t
+			}
+		case HeaderID:
+			ids++
+			if id, err := uuid.ParseBytes(h.Value); err == nil && len(h.Value) == 36 && id.Version() == 7 {
+				env.EventID = id
+			}
+		}
+	}
+	if !ours {
+		return Envelope{}, ErrForeign
+	}
+	if ids != 1 {
+		env.EventID = uuid.Nil
+	}
+	if types != 1 {
+		return env, invalid("", "has %d headers ce_type", types)
+	}
+	return env, nil
+}
+
+func checkKey(key []byte, e Event) error {
+	want := ""
+	if id := e.collection(); id != uuid.Nil {
+		want = id.String()
+	}
+	if string(key) != want {
+		return invalid("", "key is %.64q, want %q", key, want)
+	}
+	return nil
+}
+
+func decoder(name string) func([]byte) (Event, error) {
+	switch name {
+	case "LedgerOpened":
+		return decodeAs[LedgerOpened]
+	case "RulesActivated":
+		return decodeAs[RulesActivated]
+	case "CollectionCreated":
+		return decodeAs[CollectionCreated]
+	case "RetryRequested":
+		return decodeAs[RetryRequested]
+	case "CancelRequested":
+		return decodeAs[CancelRequested]
+	case "PartitionClaimed":
+		return decodeAs[PartitionClaimed]
+	case "PartitionReleased":
+		return decodeAs[PartitionReleased]
+	case "TaskStarted":
+		return decodeAs[TaskStarted]
+	case "TaskSucceeded":
+		return decodeAs[TaskSucceeded]
+	case "TaskFailed":
+		return decodeAs[TaskFailed]
+	case "TaskDeferred":
+		return decodeAs[TaskDeferred]
+	}
+	return nil
+}
+
+func decodeAs[E Event](value []byte) (Event, error) {
+	var e E
+	err := jsonv2.Unmarshal(value, &e, jsonv2.RejectUnknownMembers(true))
+	return e, err
+}
+
+func decodeError(err error) error {
+	var semantic *jsonv2.SemanticError
+	if errors.As(err, &semantic) {
+		return invalid(string(semantic.JSONPointer), "does not fit the event: %v", semantic.Err)
+	}
+	var syntactic *jsontext.SyntacticError
+	if errors.As(err, &syntactic) {
+		return invalid(string(syntactic.JSONPointer), "is not valid JSON: %v", syntactic.Err)
+	}
+	return invalid("", "is not valid JSON")
+}
+
+// marshal encodes deterministically: struct fields in order, map keys sorted.
+func marshal(v any) ([]byte, error) {
+	return jsonv2.Marshal(v, jsonv2.Deterministic(true))
+}
+
+// RequestHash is SHA-256, in hex, over a request's route and the RFC 8785 form
+// of its body: what makes two requests the same. The error is an
+// *[InvalidError] when body is not valid JSON.
+func RequestHash(route string, body json.RawMessage) (string, error) {
+	v := jsontext.Value(append([]byte(nil), body...))
+	if err := v.Canonicalize(); err != nil {
+		return "", decodeError(err)
+	}
+	return fmt.Sprintf("%x", hashParts(route, string(v))), nil
+}
