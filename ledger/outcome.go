@@ -63,12 +63,12 @@ const (
 // all that changed, as the state after it. Its slices are valid until the next
 // Apply of the same partition.
 type Outcome struct {
-	Envelope           // Type is "" for foreign records; Event is nil unless it could be decoded
-	Offset     int64   // of the record
-	TimeMS     int64   // of the record
-	Verdict    Verdict
-	Reason     Reason
-	Hash       [32]byte // of the record: see [RecordHash]
+	Envelope       // Type is "" for foreign records; Event is nil unless it could be decoded
+	Offset   int64 // of the record
+	TimeMS   int64 // of the record
+	Verdict  Verdict
+	Reason   Reason
+	Hash     [32]byte // of the record: see [RecordHash]
 
 	// Collections has at most one entry, Runs too. An accepted
 	// CollectionCreated or RetryRequested also makes all of its tasks pending;
