@@ -55,7 +55,7 @@ func startBroker(cfg BrokerConfig) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := lockFolder(cfg.Dir)
+	lock, err := lockFolder(cfg.Dir, private)
 	if err != nil {
 		return nil, err
 	}

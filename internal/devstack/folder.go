@@ -22,10 +22,21 @@ const (
 	lockRetry = 20 * time.Millisecond
 )
 
+const (
+	// private is for folders only this account uses, passable for those that
+	// lead to a server under another account.
+	private  = 0o700
+	passable = 0o711
+)
+
 // lockFolder creates the folder and takes its lock, which ends with the process
-// at the latest.
-func lockFolder(dir string) (*flock.Flock, error) {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+// at the latest. Folders above it are created passable: beside a broker's
+// folder there is usually a server's.
+func lockFolder(dir string, mode os.FileMode) (*flock.Flock, error) {
+	if err := os.MkdirAll(filepath.Dir(dir), passable); err != nil {
+		return nil, fmt.Errorf("create folder: %w", err)
+	}
+	if err := os.MkdirAll(dir, mode); err != nil {
 		return nil, fmt.Errorf("create folder: %w", err)
 	}
 	lock := flock.New(filepath.Join(dir, lockName))
@@ -54,12 +65,11 @@ func Scratch(prefix string) (dir string, remove func() error, err error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("create scratch folder: %w", err)
 	}
-	lock, err := lockFolder(dir)
+	lock, err := lockFolder(dir, private)
 	if err != nil {
 		return "", nil, err
 	}
-	//nolint:gosec // the server's account must be able to pass through
-	if err := os.Chmod(dir, 0o711); err != nil {
+	if err := os.Chmod(dir, passable); err != nil {
 		return "", nil, fmt.Errorf("open scratch folder: %w", err)
 	}
 	remove = func() error {
