@@ -66,7 +66,7 @@ func payloadEnd(d *jsontext.Decoder, err error) error {
 	}
 	var syntactic *jsontext.SyntacticError
 	if errors.As(err, &syntactic) {
-		return invalid(string(syntactic.JSONPointer), "is not valid JSON: %v", syntactic.Err)
+		return syntaxError(syntactic)
 	}
 	return invalid(string(d.StackPointer()), "is not valid JSON")
 }

@@ -237,16 +237,28 @@ func decodeAs[E Event](value []byte) (Event, error) {
 	return e, err
 }
 
+// decodeError puts a library's error into words of our own: its texts may
+// change, and a reason must read the same everywhere.
 func decodeError(err error) error {
 	var semantic *jsonv2.SemanticError
 	if errors.As(err, &semantic) {
-		return invalid(string(semantic.JSONPointer), "does not fit the event: %v", semantic.Err)
+		if errors.Is(err, jsonv2.ErrUnknownName) {
+			return invalid(string(semantic.JSONPointer), "is not a known member")
+		}
+		return invalid(string(semantic.JSONPointer), "is not of the right type")
 	}
 	var syntactic *jsontext.SyntacticError
 	if errors.As(err, &syntactic) {
-		return invalid(string(syntactic.JSONPointer), "is not valid JSON: %v", syntactic.Err)
+		return syntaxError(syntactic)
 	}
 	return invalid("", "is not valid JSON")
+}
+
+func syntaxError(err *jsontext.SyntacticError) error {
+	if errors.Is(err, jsontext.ErrDuplicateName) {
+		return invalid(string(err.JSONPointer), "is there twice")
+	}
+	return invalid(string(err.JSONPointer), "is not valid JSON")
 }
 
 // marshal encodes deterministically: struct fields in order, map keys sorted.
