@@ -138,3 +138,9 @@ func majorOf(version string) string {
 	}
 	return version[:end]
 }
+
+// HavePostgres tells whether a server can be started without fetching one.
+func HavePostgres(ctx context.Context) bool {
+	user, err := serverUser()
+	return err == nil && len(installed(ctx, user)) > 0
+}

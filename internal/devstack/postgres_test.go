@@ -2,9 +2,14 @@ package devstack_test
 
 import (
 	"context"
+	"fmt"
 	"os"
+	osexec "os/exec"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
@@ -115,4 +120,88 @@ func TestPostgresRefusesForeignData(t *testing.T) {
 			require.Equal(t, tc.content, string(kept))
 		})
 	}
+}
+
+// kill -9 of keten dev is what a developer's machine does to it: no server stays
+// behind, and the next start, even at once, finds every committed row.
+func TestPostgresDiesWithAKilledParent(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(scratch(t), "pg")
+	pg := startPostgres(t, dir)
+	exec(t, pg, "create table kept (n int); insert into kept values (1), (2), (3)")
+	require.NoError(t, pg.Stop(t.Context()))
+
+	said, kill := serveElsewhere(t, dir, 0)
+	require.Empty(t, said.Error)
+	require.Contains(t, devstack.ServersOf(said.DataDir), said.PID)
+	kill()
+	require.Eventually(t, func() bool { return len(devstack.ServersOf(said.DataDir)) == 0 },
+		30*time.Second, 10*time.Millisecond, "the server outlived its parent")
+
+	said, kill = serveElsewhere(t, dir, 0)
+	require.Empty(t, said.Error)
+	kill()
+	pg = startPostgres(t, dir) // while the other is still writing its checkpoint
+	require.Equal(t, 3, count(t, pg))
+	require.NotContains(t, devstack.ServersOf(pg.DataDir()), said.PID)
+}
+
+// A server that ends by itself is noticed, and its data is good afterwards.
+func TestPostgresThatEndsByItselfIsNoticed(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(scratch(t), "pg")
+	pg := startPostgres(t, dir)
+	exec(t, pg, "create table kept (n int); insert into kept values (1)")
+	require.NoError(t, syscall.Kill(pg.PID(), syscall.SIGKILL))
+	<-pg.Done()
+	require.ErrorContains(t, pg.Err(), "ended by itself")
+
+	pg = startPostgres(t, dir)
+	require.Equal(t, 1, count(t, pg))
+}
+
+// After a crash and in a fresh container the number in the lock file is soon
+// some other program's. PostgreSQL alone would refuse to start.
+func TestPostgresStartsOverTheLockFileOfAnotherProgram(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(scratch(t), "pg")
+	pg := startPostgres(t, dir)
+	require.NoError(t, pg.Stop(t.Context()))
+
+	other := osexec.Command("sleep", "600")
+	require.NoError(t, other.Start())
+	t.Cleanup(func() {
+		_ = other.Process.Kill()
+		_ = other.Wait()
+	})
+	lock := filepath.Join(pg.DataDir(), "postmaster.pid")
+	lines := []string{fmt.Sprint(other.Process.Pid), pg.DataDir(), "0", "5432", "", "", "", "ready", ""}
+	require.NoError(t, os.WriteFile(lock, []byte(strings.Join(lines, "\n")), 0o644))
+
+	startPostgres(t, dir)
+	require.NoError(t, other.Process.Signal(syscall.Signal(0)), "the other program was ended")
+}
+
+// Containers like to run programs under a number without a name.
+func TestPostgresNeedsAPasswdEntry(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can become somebody else")
+	}
+	const nameless = 54321
+	home := scratch(t)
+	require.NoError(t, os.Chown(home, nameless, nameless))
+	said, _ := serveElsewhere(t, filepath.Join(home, "pg"), nameless)
+	require.Contains(t, said.Error, "no entry in the password file")
+	require.Contains(t, said.Error, "KETEN_DATABASE_URL")
+}
+
+func TestPostgresStopsBeforeItIsReady(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(scratch(t), "pg")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := devstack.StartPostgres(ctx, devstack.PostgresConfig{Dir: dir, Logger: testLogger(t)})
+	require.ErrorIs(t, err, context.Canceled)
+	startPostgres(t, dir)
 }

@@ -46,7 +46,7 @@ func Jars(ctx context.Context) (dir, java string, err error) {
 	if err != nil {
 		return "", "", fmt.Errorf("find cache folder: %w", err)
 	}
-	dir = filepath.Join(cache, "keten", "kafka-"+Version)
+	dir = jarsDir(cache)
 	if fetched(dir) {
 		return dir, java, nil
 	}
@@ -140,3 +140,17 @@ func installCommand(debianPackage string) string {
 	}
 	return "your package manager (on Debian and Ubuntu: apt-get install -y " + debianPackage + ")"
 }
+
+// HaveJava tells whether a Java that runs Kafka is here.
+func HaveJava(ctx context.Context) bool {
+	_, err := findJava(ctx)
+	return err == nil
+}
+
+// Fetched tells whether Kafka's jars are here, so that Maven is not needed.
+func Fetched() bool {
+	cache, err := os.UserCacheDir()
+	return err == nil && fetched(jarsDir(cache))
+}
+
+func jarsDir(cache string) string { return filepath.Join(cache, "keten", "kafka-"+Version) }
