@@ -1,0 +1,49 @@
+# What there is to do with Keten; `make` alone lists it.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Words for the command behind a target: make demo ARGS=--exit
+ARGS ?=
+
+.PHONY: help
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## run the certificates example on an own broker and PostgreSQL (ARGS=--exit ends it)
+	@scripts/need openssl
+	@go run ./cmd/keten demo $(ARGS)
+
+.PHONY: test
+test: ## run all Go tests, also those on Apache Kafka and PostgreSQL (ARGS="-run Name ./ledger")
+	@scripts/need cc
+	go run ./internal/teststack -- go test -race -timeout 20m $(or $(ARGS),./...)
+
+.PHONY: test-clients
+test-clients: ## read the ledger with a consumer that is not ours (Python)
+	@scripts/need python3
+	go run ./internal/teststack -- tests/clients/run
+
+.PHONY: lint
+lint: ## check the Go code and the scripts; the first run builds the linter
+	@scripts/need shellcheck
+	scripts/golangci-lint run ./...
+	shellcheck .ci/run scripts/* tests/clients/run $$(find examples deploy -name "*.sh")
+
+.PHONY: verify
+verify: ## make the generated files again and compare them with the committed ones
+	scripts/verify
+
+.PHONY: bench
+bench: ## measure throughput and latency on this machine, one JSON line per scenario
+	@go run ./cmd/keten bench $(ARGS)
+
+.PHONY: build
+build: ## build bin/keten
+	go build -trimpath -o bin/keten ./cmd/keten
+
+.PHONY: clean
+clean: ## remove what build made; the data of keten dev (.keten) stays
+	rm -rf bin
