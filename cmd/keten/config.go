@@ -1,0 +1,119 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// The roles of a process.
+const (
+	roleAPI       = "api"
+	roleExecutor  = "executor"
+	roleProjector = "projector"
+)
+
+// serverConfig is what the roles are made from.
+type serverConfig struct {
+	brokers            []string
+	prefix             string
+	databaseURL        string
+	schema             string // of the read models; empty: keten
+	catalogPath        string
+	httpAddr           string
+	roles              []string
+	slots              int
+	partitions         int32
+	replicationFactor  int16
+	allowSingleReplica bool
+	insecureNoAuth     bool
+	wait               time.Duration
+	shutdownGrace      time.Duration
+	logLevel           string
+	logFormat          string
+}
+
+func (c *serverConfig) addLedgerFlags(f *pflag.FlagSet) {
+	f.StringSliceVar(&c.brokers, "kafka-brokers", []string{"127.0.0.1:9092"}, "Kafka brokers, host:port")
+	f.StringVar(&c.prefix, "prefix", "keten", "prefix of the ledger's topics and consumer groups")
+	f.StringVar(&c.databaseURL, "database-url", "", "PostgreSQL of the read models, also DATABASE_URL")
+	f.BoolVar(&c.allowSingleReplica, "allow-single-replica", false, "accept topics that keep one copy of each record: for one broker, not for production")
+	f.DurationVar(&c.wait, "wait", 0, "wait this long for Kafka and PostgreSQL to come up, e.g. 2m")
+	c.addLogFlags(f)
+}
+
+func (c *serverConfig) addLogFlags(f *pflag.FlagSet) {
+	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&c.logFormat, "log-format", "text", "text or json")
+}
+
+func (c *serverConfig) addServeFlags(f *pflag.FlagSet) {
+	f.StringVar(&c.catalogPath, "catalog", "", "catalog of task types and templates (YAML)")
+	f.StringVar(&c.httpAddr, "http-addr", "127.0.0.1:8080", "address of the API, metrics and health")
+	f.BoolVar(&c.insecureNoAuth, "insecure-no-auth", false, "listen on more than loopback although nobody is authenticated")
+	f.IntVar(&c.slots, "slots", 64, "tasks that run at once in this process")
+	f.DurationVar(&c.shutdownGrace, "shutdown-grace", 10*time.Second, "how long running tasks may go on after a signal to stop")
+}
+
+// check returns all that is wrong, each with its flag's name.
+func (c *serverConfig) check() error {
+	var errs []error
+	add := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	for _, r := range c.roles {
+		if !slices.Contains([]string{roleAPI, roleExecutor, roleProjector}, r) {
+			add("--roles: unknown role %q, want api, executor or projector", r)
+		}
+	}
+	if c.needsPostgres() && c.databaseURL == "" {
+		add("--database-url: roles api and projector need PostgreSQL (KETEN_DATABASE_URL)")
+	}
+	if c.slots < 1 || c.slots > 10_000 {
+		add("--slots: is %d, want 1 to 10000", c.slots)
+	}
+	if err := checkListen(c.httpAddr, c.insecureNoAuth); err != nil {
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return exitWith(exitUsage, err)
+	}
+	return nil
+}
+
+func (c *serverConfig) has(role string) bool { return slices.Contains(c.roles, role) }
+
+func (c *serverConfig) needsPostgres() bool { return c.has(roleAPI) || c.has(roleProjector) }
+
+// checkListen refuses an address that others can reach: nobody is
+// authenticated yet.
+func checkListen(addr string, insecure bool) error {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("--http-addr: %w", err)
+	}
+	ip := net.ParseIP(host)
+	if insecure || host == "localhost" || ip != nil && ip.IsLoopback() {
+		return nil
+	}
+	return fmt.Errorf("--http-addr: %q is not a loopback address and no authentication is configured: anybody who reaches it could run tasks (--insecure-no-auth accepts that)", addr)
+}
+
+func newLogger(io stdio, level, format string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, exitWith(exitUsage, fmt.Errorf("--log-level: %q is none of debug, info, warn, error", level))
+	}
+	opts := &slog.HandlerOptions{Level: l}
+	switch strings.ToLower(format) {
+	case "text":
+		return slog.New(slog.NewTextHandler(io.err, opts)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(io.err, opts)), nil
+	}
+	return nil, exitWith(exitUsage, fmt.Errorf("--log-format: %q is neither text nor json", format))
+}
