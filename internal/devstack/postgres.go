@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -175,7 +176,7 @@ func (p *Postgres) becomeReady(ctx context.Context, output *serverLog) error {
 // is its pid, the eighth its state.
 func readyFile(dataDir string, pid int) bool {
 	lines := postmasterLines(dataDir)
-	return len(lines) >= 8 && lines[0] == fmt.Sprint(pid) && strings.TrimSpace(lines[7]) == "ready"
+	return len(lines) >= 8 && lines[0] == strconv.Itoa(pid) && strings.TrimSpace(lines[7]) == "ready"
 }
 
 func postmasterLines(dataDir string) []string {

@@ -2,7 +2,6 @@ package devstack
 
 import (
 	"bytes"
-	"context"
 	"log/slog"
 	"strings"
 	"sync"
@@ -57,19 +56,15 @@ func (l *serverLog) emit(line string) {
 		l.words = l.words[1:]
 	}
 	l.words = append(l.words, line)
-	//nolint:contextcheck // the server writes on its own time, not in a caller's
-	l.logger.LogAttrs(context.Background(), l.level(line), "postgres", slog.String("detail", line)) //nolint:forbidigo // as above
-}
-
-func (l *serverLog) level(line string) slog.Level {
+	detail := slog.String("detail", line)
 	severity, _, _ := strings.Cut(line, ":")
 	switch {
 	case severity == "PANIC":
-		return slog.LevelError
+		l.logger.Error("postgres", detail)
 	case (severity == "FATAL" || severity == "WARNING") && !l.stopping.Load():
-		return slog.LevelWarn
+		l.logger.Warn("postgres", detail)
 	default:
-		return slog.LevelDebug
+		l.logger.Debug("postgres", detail)
 	}
 }
 

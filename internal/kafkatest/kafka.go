@@ -24,7 +24,9 @@ const (
 	defaultHeapMB = 512
 	// readyWait covers the start of a JVM on a busy machine.
 	readyWait = 2 * time.Minute
-	readyPoll = 100 * time.Millisecond
+	readyPoll = 50 * time.Millisecond
+	// answerWait bounds one question to a server that may be half up.
+	answerWait = 2 * time.Second
 	// stopWait is how long a controlled shutdown may take, killWait the time
 	// for the kernel.
 	stopWait = 30 * time.Second
@@ -131,7 +133,7 @@ func (k *Kafka) launch(ctx context.Context) error {
 	}
 	begin := time.Now()
 	if err := k.becomeReady(ctx); err != nil {
-		return errors.Join(err, k.Kill())
+		return errors.Join(err, k.end(context.WithoutCancel(ctx), kill()))
 	}
 	k.cfg.Logger.InfoContext(ctx, "kafka is ready", slog.String("version", Version), slog.String("addr", k.addr()),
 		slog.String("dir", k.cfg.Dir), slog.Int("pid", k.proc.PID()), slog.Duration("after", time.Since(begin)))
@@ -143,16 +145,10 @@ func (k *Kafka) launch(ctx context.Context) error {
 func (k *Kafka) becomeReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyWait, fmt.Errorf("kafka is not ready after %s", readyWait))
 	defer cancel()
-	client, err := kgo.NewClient(kgo.SeedBrokers(k.addr()), kgo.RetryTimeout(time.Second))
-	if err != nil {
-		return fmt.Errorf("make client: %w", err)
-	}
-	defer client.Close()
-	admin := kadm.NewClient(client)
 	tick := time.NewTicker(readyPoll)
 	defer tick.Stop()
 	for {
-		if meta, err := admin.BrokerMetadata(ctx); err == nil && len(meta.Brokers) > 0 && meta.Controller >= 0 {
+		if k.answers(ctx) {
 			return nil
 		}
 		select {
@@ -163,6 +159,26 @@ func (k *Kafka) becomeReady(ctx context.Context) error {
 			return fmt.Errorf("%w: %s", context.Cause(ctx), k.log())
 		}
 	}
+}
+
+// answers asks once, with a client of its own: one that met a closed port backs
+// off for seconds.
+func (k *Kafka) answers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, answerWait)
+	defer cancel()
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", k.addr())
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	client, err := kgo.NewClient(kgo.SeedBrokers(k.addr()), kgo.RequestRetries(0))
+	if err != nil {
+		return false
+	}
+	defer client.Close()
+	meta, err := kadm.NewClient(client).BrokerMetadata(ctx)
+	return err == nil && len(meta.Brokers) > 0 && meta.Controller >= 0
 }
 
 func orClean(err error) error {
@@ -206,8 +222,12 @@ func (k *Kafka) properties() string {
 		"share.coordinator.state.topic.num.partitions":     "4",
 		// Production waits for a fleet to assemble; a test is complete at once.
 		"group.initial.rebalance.delay.ms": "0",
-		"num.network.threads":              "2",
-		"num.io.threads":                   "4",
+		// A broker that comes back after kill -9 is let in when its earlier
+		// session has run out.
+		"broker.session.timeout.ms":    "3000",
+		"broker.heartbeat.interval.ms": "500",
+		"num.network.threads":          "2",
+		"num.io.threads":               "4",
 	}
 	for name, value := range k.cfg.Properties {
 		props[name] = value
@@ -225,19 +245,23 @@ func (k *Kafka) Brokers() []string { return []string{k.addr()} }
 // PID returns the process id of the running server.
 func (k *Kafka) PID() int { return k.proc.PID() }
 
-// Stop is the controlled shutdown.
+// Stop is the controlled shutdown; one that takes more than half a minute is cut
+// short.
 func (k *Kafka) Stop() error {
-	return k.end(child.Step{Signal: syscall.SIGTERM, Wait: stopWait}, child.Step{Signal: syscall.SIGKILL, Wait: killWait})
+	return k.end(context.Background(), controlled(), kill()) //nolint:forbidigo // bounded; servers are ended in cleanups, after the test's context
 }
 
 // Kill is kill -9.
 func (k *Kafka) Kill() error {
-	return k.end(child.Step{Signal: syscall.SIGKILL, Wait: killWait})
+	return k.end(context.Background(), kill()) //nolint:forbidigo // as in Stop
 }
 
-func (k *Kafka) end(steps ...child.Step) error {
-	//nolint:forbidigo // the steps are bounded, and tests end servers in cleanups, after their context
-	if err := k.proc.Stop(context.Background(), steps...); err != nil {
+func controlled() child.Step { return child.Step{Signal: syscall.SIGTERM, Wait: stopWait} }
+
+func kill() child.Step { return child.Step{Signal: syscall.SIGKILL, Wait: killWait} }
+
+func (k *Kafka) end(ctx context.Context, steps ...child.Step) error {
+	if err := k.proc.Stop(ctx, steps...); err != nil {
 		return fmt.Errorf("end kafka: %w", err)
 	}
 	return nil
@@ -246,7 +270,7 @@ func (k *Kafka) end(steps ...child.Step) error {
 // Restart starts the server again on the same data and ports, after Stop or
 // Kill, or ends a running one first.
 func (k *Kafka) Restart(ctx context.Context) error {
-	if err := k.Stop(); err != nil {
+	if err := k.end(ctx, controlled(), kill()); err != nil {
 		return err
 	}
 	if err := k.launch(ctx); err != nil {

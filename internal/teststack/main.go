@@ -24,6 +24,7 @@ import (
 // stopWait bounds the ending of PostgreSQL, whose data is thrown away.
 const stopWait = 5 * time.Second
 
+//nolint:forbidigo // this is a main, although below internal
 func main() {
 	if code, ok := devstack.FetchChild(); ok {
 		os.Exit(code)
