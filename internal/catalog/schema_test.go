@@ -132,8 +132,8 @@ func mutate(value any, try func()) {
 
 func others() []any {
 	return []any{
-		nil, true, 0, -1, 1, 2.5, 1e6, "", "x", "5s", "0s", "30h", "a b", "${input.domain}", "${x", strings.Repeat("x", 101),
-		[]any{}, []any{"x"}, []any{"x", "x"}, []any{1}, map[string]any{}, map[string]any{"type": "object"},
+		nil, true, 0, 2.5, "", "x", "5s", "30h", "a b", "${x", strings.Repeat("x", 101),
+		[]any{}, []any{"x", "x"}, []any{1}, map[string]any{},
 	}
 }
 
