@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/keten-ledger/keten/internal/devstack"
@@ -20,16 +21,23 @@ type need struct {
 	// debian are the packages that bring it, the first that exists counts.
 	debian []string
 	brew   string
+	// fetched needs come by themselves where they cannot be installed.
+	fetched bool
 }
 
 func needs() []need {
 	return []need{
-		{"Java 17 or newer", kafkatest.HaveJava, []string{"openjdk-17-jre-headless", "default-jre-headless"}, "openjdk"},
-		{"Maven", func(context.Context) bool { return kafkatest.Fetched() || onPath("mvn") }, []string{"maven"}, "maven"},
-		{"PostgreSQL", devstack.HavePostgres, []string{"postgresql"}, "postgresql@17"},
-		{"openssl", func(context.Context) bool { return onPath("openssl") }, []string{"openssl"}, "openssl"},
+		{what: "Java 17 or newer", present: kafkatest.HaveJava, debian: []string{"openjdk-17-jre-headless", "default-jre-headless"}, brew: "openjdk"},
+		{what: "Maven", present: haveMaven, debian: []string{"maven"}, brew: "maven"},
+		{what: "PostgreSQL", present: devstack.HavePostgres, debian: []string{"postgresql"}, brew: "postgresql@17", fetched: true},
+		{what: "openssl", present: haveOpenSSL, debian: []string{"openssl"}, brew: "openssl"},
 	}
 }
+
+// haveMaven is also true when what Maven is for is here already.
+func haveMaven(context.Context) bool { return kafkatest.Fetched() || onPath("mvn") }
+
+func haveOpenSSL(context.Context) bool { return onPath("openssl") }
 
 func onPath(program string) bool {
 	_, err := exec.LookPath(program)
@@ -43,12 +51,8 @@ func provide(ctx context.Context, stderr io.Writer) error {
 	if len(missing) == 0 {
 		return nil
 	}
-	if !onPath("apt-get") {
-		return fmt.Errorf("missing: %s; install with: %s", names(missing), elsewhere(missing))
-	}
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("missing: %s; install with: sudo apt-get update && sudo apt-get install -y %s",
-			names(missing), strings.Join(firstPackages(missing), " "))
+	if !onPath("apt-get") || os.Geteuid() != 0 {
+		return advise(missing)
 	}
 	_, _ = fmt.Fprintf(stderr, "teststack: installing what is missing: %s\n", names(missing))
 	if err := apt(ctx, stderr, "update"); err != nil {
@@ -61,6 +65,31 @@ func provide(ctx context.Context, stderr io.Writer) error {
 		return fmt.Errorf("still missing after the installation: %s", names(still))
 	}
 	return nil
+}
+
+// advise names the command for what is missing and does not come by itself, if
+// there is such a thing.
+func advise(missing []need) error {
+	missing = slices.DeleteFunc(missing, func(n need) bool { return n.fetched })
+	if len(missing) == 0 {
+		return nil
+	}
+	how := "the package manager of this system"
+	switch {
+	case onPath("apt-get"):
+		how = "sudo apt-get update && sudo apt-get install -y " + each(missing, func(n need) string { return n.debian[0] })
+	case runtime.GOOS == "darwin":
+		how = "brew install " + each(missing, func(n need) string { return n.brew })
+	}
+	return fmt.Errorf("missing: %s; install with: %s", names(missing), how)
+}
+
+func each(ns []need, word func(need) string) string {
+	var out []string
+	for _, n := range ns {
+		out = append(out, word(n))
+	}
+	return strings.Join(out, " ")
 }
 
 func missingOf(ctx context.Context, all []need) (missing []need) {
@@ -78,13 +107,6 @@ func names(ns []need) string {
 		out = append(out, n.what)
 	}
 	return strings.Join(out, ", ")
-}
-
-func firstPackages(ns []need) (out []string) {
-	for _, n := range ns {
-		out = append(out, n.debian[0])
-	}
-	return out
 }
 
 // available chooses, per need, the first package this release has.
@@ -115,15 +137,4 @@ func apt(ctx context.Context, stderr io.Writer, args ...string) error {
 		return fmt.Errorf("run apt-get %s: %w", strings.Join(args, " "), err)
 	}
 	return nil
-}
-
-func elsewhere(ns []need) string {
-	var out []string
-	for _, n := range ns {
-		out = append(out, n.brew)
-	}
-	if runtime.GOOS == "darwin" {
-		return "brew install " + strings.Join(out, " ")
-	}
-	return "the package manager of this system"
 }
