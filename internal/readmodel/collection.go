@@ -39,7 +39,7 @@ type Collection struct {
 	CurrentTask     string
 	CurrentTaskType string
 	CurrentAttempt  int               // its attempts so far, over all runs
-	Error           *ledger.TaskError // why the last run failed, nil unless it did; lists leave its detail out
+	Error           *ledger.TaskError // why the last run failed, without the detail; nil unless it did
 	CreatedBy       ledger.Actor
 	CreatedAt       time.Time
 	StartedAt       *time.Time // of its first attempt ever
@@ -96,8 +96,8 @@ type Run struct {
 	RequestedAt    time.Time
 	StartedAt      *time.Time
 	FinishedAt     *time.Time
-	FailedTask     uuid.UUID // uuid.Nil unless failed
-	Error          *ledger.TaskError
+	FailedTask     uuid.UUID         // uuid.Nil unless failed
+	Error          *ledger.TaskError // without the detail, nil unless failed
 }
 
 // Collection returns one collection with its tasks, in one round trip. The
@@ -135,14 +135,14 @@ const (
 	selectCollection = `
 select c.id, c.tenant, c.name, c.template, c.description, c.labels, c.ordering_key, c.idempotency_key, c.request_hash,
     c.status, c.run, c.task_count, c.tasks_done, coalesce(t.name, ''), coalesce(t.type, ''), coalesce(t.attempts, 0),
-    c.created_by, c.created_at, c.started_at, c.finished_at, c.updated_at, c.partition, coalesce(k.next_offset, 0)`
+    c.created_by, c.created_at, c.started_at, c.finished_at, c.updated_at, c.partition, coalesce(k.next_offset, 0), c.error`
 
 	fromCollection = `
 from collections c
 left join checkpoints k on k.partition = c.partition
 left join tasks t on t.collection_id = c.id and t.index = c.tasks_done and t.index < c.task_count`
 
-	selectOne = selectCollection + `, c.error` + fromCollection + ` where c.id = $1 and c.tenant = $2`
+	selectOne = selectCollection + fromCollection + ` where c.id = $1 and c.tenant = $2`
 
 	selectTasks = `
 select t.id, t.index, t.name, t.type, t.queue, t.description, t.args, t.immutable, t.on_interrupt, t.max_attempts,
@@ -191,7 +191,7 @@ func readSnapshot(r pgx.BatchResults) (*Collection, int64, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	found, err := pgx.CollectRows(rows, scanOne)
+	found, err := pgx.CollectRows(rows, scanCollection)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -206,20 +206,14 @@ func readSnapshot(r pgx.BatchResults) (*Collection, int64, error) {
 	return &found[0], asOf, nil
 }
 
-func scanOne(row pgx.CollectableRow) (Collection, error) {
+func scanCollection(row pgx.CollectableRow) (Collection, error) {
 	var c Collection
-	err := row.Scan(append(collectionTargets(&c), &c.Error)...)
-	c.utc()
-	return c, err
-}
-
-// collectionTargets are where the columns of selectCollection go.
-func collectionTargets(c *Collection) []any {
-	return []any{
+	err := row.Scan(
 		&c.ID, &c.Tenant, &c.Name, &c.Template, &c.Description, &c.Labels, &c.OrderingKey, &c.IdempotencyKey, &c.RequestHash,
 		&c.Status, &c.Run, &c.TaskCount, &c.TasksDone, &c.CurrentTask, &c.CurrentTaskType, &c.CurrentAttempt,
-		&c.CreatedBy, &c.CreatedAt, &c.StartedAt, &c.FinishedAt, &c.UpdatedAt, &c.Position.Partition, &c.Position.Offset,
-	}
+		&c.CreatedBy, &c.CreatedAt, &c.StartedAt, &c.FinishedAt, &c.UpdatedAt, &c.Position.Partition, &c.Position.Offset, &c.Error)
+	c.utc()
+	return c, err
 }
 
 func (c *Collection) utc() {

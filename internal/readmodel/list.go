@@ -84,7 +84,7 @@ func readPage(r pgx.BatchResults, limit int) (Page, error) {
 		return Page{}, err
 	}
 	var p Page
-	if p.Collections, err = pgx.CollectRows(rows, scanOne); err != nil {
+	if p.Collections, err = pgx.CollectRows(rows, scanCollection); err != nil {
 		return Page{}, err
 	}
 	if len(p.Collections) > limit { // one more was asked for, to know whether there is more
@@ -151,7 +151,7 @@ func listQuery(f Filter) (string, []any, error) {
 		q.and("(c.created_at, c.id) < (?, $"+strconv.Itoa(len(q.args))+")", at.at)
 	}
 	limit := strconv.Itoa(f.Limit + 1)
-	sql := selectCollection + `, c.error - 'detail'` + ` from (` + q.keys(f.Status, limit) + `) page join collections c using (id)` +
+	sql := selectCollection + ` from (` + q.keys(f.Status, limit) + `) page join collections c using (id)` +
 		strings.TrimPrefix(fromCollection, "\nfrom collections c") + newestFirst + limit
 	return sql, q.args, nil
 }

@@ -1,0 +1,289 @@
+package readmodel
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"maps"
+	"slices"
+
+	"github.com/google/uuid"
+
+	"github.com/keten-ledger/keten/ledger"
+)
+
+// calls turns changes into the statements that write them, leaving out those
+// without rows. Rows of one table are written in the order of their keys: it
+// keeps index pages warm, and writing the same changes twice does the same.
+func (s *Store) calls(changes []*Changes) []call {
+	rows := gather(changes)
+	calls := []call{advanceCheckpoints(changes)}
+	add := func(st statement, n int, params ...*column) {
+		if n == 0 {
+			return
+		}
+		c := call{statement: st, params: make([][]byte, len(params))}
+		for i, p := range params {
+			c.params[i] = p.param()
+		}
+		calls = append(calls, c)
+	}
+	moved := movedCollections(rows.collections)
+	add(uncountCollections(), moved.n, moved)
+	addTasks(add, rows.tasks)
+	addAttempts(add, rows.attempts)
+	addCollections(add, rows.collections)
+	addRuns(add, rows.runs)
+	add(countCollections(), moved.n, moved)
+	addEvents(add, changes)
+	addOutcomes(add, changes)
+	return append(calls, s.announcements(changes)...)
+}
+
+// adder appends a call with n rows.
+type adder func(st statement, n int, params ...*column)
+
+// gathered are the rows of several partitions, each table in key order.
+type gathered struct {
+	collections []*collectionRow
+	tasks       []*taskRow
+	attempts    []*attemptRow
+	runs        []*runRow
+}
+
+func gather(changes []*Changes) gathered {
+	var g gathered
+	for _, c := range changes {
+		g.collections = slices.AppendSeq(g.collections, maps.Values(c.collections))
+		g.tasks = slices.AppendSeq(g.tasks, maps.Values(c.tasks))
+		g.attempts = slices.AppendSeq(g.attempts, maps.Values(c.attempts))
+		g.runs = slices.AppendSeq(g.runs, maps.Values(c.runs))
+	}
+	slices.SortFunc(g.collections, func(a, b *collectionRow) int { return compareID(a.id, b.id) })
+	slices.SortFunc(g.tasks, func(a, b *taskRow) int {
+		return cmp.Or(compareID(a.collection, b.collection), cmp.Compare(a.index, b.index))
+	})
+	slices.SortFunc(g.attempts, func(a, b *attemptRow) int {
+		return cmp.Or(compareID(a.TaskID, b.TaskID), cmp.Compare(a.ID, b.ID))
+	})
+	slices.SortFunc(g.runs, func(a, b *runRow) int {
+		return cmp.Or(compareID(a.collection, b.collection), cmp.Compare(a.run, b.run))
+	})
+	return g
+}
+
+func compareID(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) }
+
+func advanceCheckpoints(changes []*Changes) call {
+	n := len(changes)
+	partitions, olds, news := newColumn(oidInt4, n), newColumn(oidInt8, n), newColumn(oidInt8, n)
+	epochs, chains, lasts := newColumn(oidInt4, n), newColumn(oidBytea, n), newColumn(oidBytea, n)
+	for _, c := range changes {
+		partitions.int4(int(c.From.Partition))
+		olds.int8(c.From.Next)
+		news.int8(c.To.Next)
+		epochs.int4(int(c.To.LeaderEpoch))
+		chains.bytes(c.To.ChainHash[:])
+		lasts.bytes(c.To.LastHash[:])
+	}
+	ledgerID := changes[0].From.LedgerID
+	return call{
+		statement{"advance the checkpoints", `select advance_checkpoints($1, $2, $3, $4, $5, $6, $7)`},
+		[][]byte{ledgerID[:], partitions.param(), olds.param(), news.param(), epochs.param(), chains.param(), lasts.param()},
+	}
+}
+
+// movedCollections are the ids of collections whose status is written.
+func movedCollections(rows []*collectionRow) *column {
+	ids := newColumn(oidUUID, len(rows))
+	for _, r := range rows {
+		if r.status != "" {
+			ids.uuid(r.id)
+		}
+	}
+	return ids
+}
+
+// uncountCollections and countCollections stand before and behind the
+// statements that change a status: each row leaves the count of its old status
+// and joins that of its new one, whatever the old one was.
+func uncountCollections() statement {
+	return statement{"uncount collections", `
+insert into collection_counts (tenant, partition, status, n)
+select tenant, partition, status, -count(*) from collections where id = any ($1::uuid[]) group by 1, 2, 3
+on conflict (tenant, partition, status) do update set n = collection_counts.n + excluded.n`}
+}
+
+func countCollections() statement {
+	return statement{"count collections", `
+insert into collection_counts (tenant, partition, status, n)
+select tenant, partition, status, count(*) from collections where id = any ($1::uuid[]) group by 1, 2, 3
+on conflict (tenant, partition, status) do update set n = collection_counts.n + excluded.n`}
+}
+
+const collectionColumns = `id, partition, tenant, name, template, description, labels, ordering_key, idempotency_key,
+    request_hash, status, run, task_count, tasks_done, failed_type, error, created_by, created_at, started_at, finished_at, updated_at`
+
+// insertCollections needs the tasks to be there: the type of the failed one is
+// looked up.
+const insertCollections = `
+insert into collections (` + collectionColumns + `)
+select u.id, u.partition, u.tenant, u.name, u.template, u.description, u.labels, u.ordering_key, u.idempotency_key,
+    u.request_hash, u.status, u.run, u.task_count, u.tasks_done,
+    (select t.type from tasks t where t.collection_id = u.id and t.index = u.failed_index),
+    u.error, u.created_by, u.created_at, u.started_at, u.finished_at, u.updated_at
+from unnest($1::uuid[], $2::integer[], $3::text[], $4::text[], $5::text[], $6::text[], $7::jsonb[], $8::text[], $9::text[],
+    $10::text[], $11::text[], $12::integer[], $13::integer[], $14::integer[], $15::integer[], $16::jsonb[], $17::jsonb[],
+    $18::timestamptz[], $19::timestamptz[], $20::timestamptz[], $21::timestamptz[])
+    as u (id, partition, tenant, name, template, description, labels, ordering_key, idempotency_key,
+    request_hash, status, run, task_count, tasks_done, failed_index, error, created_by,
+    created_at, started_at, finished_at, updated_at)
+on conflict (id) do update set `
+
+func createCollections() statement {
+	return statement{"create collections", insertCollections + `
+    name = excluded.name, template = excluded.template, description = excluded.description, labels = excluded.labels,
+    ordering_key = excluded.ordering_key, idempotency_key = excluded.idempotency_key, request_hash = excluded.request_hash,
+    status = excluded.status, run = excluded.run, task_count = excluded.task_count, tasks_done = excluded.tasks_done,
+    failed_type = excluded.failed_type, error = excluded.error, created_by = excluded.created_by,
+    created_at = excluded.created_at, started_at = excluded.started_at, finished_at = excluded.finished_at,
+    updated_at = excluded.updated_at`}
+}
+
+// retryCollections makes rows only for collections that were never created,
+// which no honest author asks for.
+func retryCollections() statement {
+	return statement{"retry collections", insertCollections + `
+    status = excluded.status, run = excluded.run, tasks_done = excluded.tasks_done,
+    failed_type = excluded.failed_type, error = excluded.error,
+    started_at = coalesce(collections.started_at, excluded.started_at), finished_at = excluded.finished_at,
+    updated_at = excluded.updated_at`}
+}
+
+func changeCollections() statement {
+	return statement{"change collections", `
+update collections c set
+    status = coalesce(u.status, c.status),
+    run = coalesce(u.run, c.run),
+    tasks_done = coalesce(u.tasks_done, c.tasks_done),
+    failed_type = case when u.status is null then c.failed_type when u.failed_index is null then null
+        else (select t.type from tasks t where t.collection_id = u.id and t.index = u.failed_index) end,
+    error = case when u.status is null then c.error else u.error end,
+    started_at = coalesce(c.started_at, u.started_at),
+    finished_at = case when u.status is null then c.finished_at else u.finished_at end,
+    updated_at = u.updated_at
+from unnest($1::uuid[], $2::text[], $3::integer[], $4::integer[], $5::integer[], $6::jsonb[],
+    $7::timestamptz[], $8::timestamptz[], $9::timestamptz[])
+    as u (id, status, run, tasks_done, failed_index, error, started_at, finished_at, updated_at)
+where c.id = u.id`}
+}
+
+func addCollections(add adder, rows []*collectionRow) {
+	addDefinedCollections(add, createCollections(), rows, created)
+	addDefinedCollections(add, retryCollections(), rows, requested)
+	addChangedCollections(add, rows)
+}
+
+func addDefinedCollections(add adder, st statement, rows []*collectionRow, from origin) {
+	n := 0
+	for _, r := range rows {
+		if r.origin == from {
+			n++
+		}
+	}
+	if n == 0 {
+		return
+	}
+	id, partition, tenant, name := newColumn(oidUUID, n), newColumn(oidInt4, n), newColumn(oidText, n), newColumn(oidText, n)
+	template, description, labels := newColumn(oidText, n), newColumn(oidText, n), newColumn(oidJSON, n)
+	ordering, idempotency, hash := newColumn(oidText, n), newColumn(oidText, n), newColumn(oidText, 3*n)
+	status, run, count, done := newColumn(oidText, n), newColumn(oidInt4, n), newColumn(oidInt4, n), newColumn(oidInt4, n)
+	failed, errs, by := newColumn(oidInt4, n), newColumn(oidJSON, n), newColumn(oidJSON, 4*n)
+	createdAt, started, finished, updated := newColumn(oidTime, n), newColumn(oidTime, n), newColumn(oidTime, n), newColumn(oidTime, n)
+	for _, r := range rows {
+		if r.origin != from {
+			continue
+		}
+		d := &r.definition
+		id.uuid(r.id)
+		partition.int4(int(ledger.PartitionOf(r.id)))
+		tenant.text(d.tenant)
+		name.text(d.name)
+		template.text(d.template)
+		description.text(d.description)
+		labels.json(encodeLabels(d.labels))
+		ordering.text(d.orderingKey)
+		idempotency.text(d.idempotencyKey)
+		hash.text(d.requestHash)
+		status.text(string(r.status))
+		run.int4(r.run)
+		count.int4(d.taskCount)
+		done.int4(r.tasksDone)
+		failed.int4OrNull(r.failedIndex)
+		errs.json(encodeSummary(r.err))
+		by.json(encodeActor(d.actor))
+		createdAt.time(d.createdMS)
+		started.timeOrNull(r.startedMS)
+		finished.timeOrNull(r.finishedMS)
+		updated.time(r.updatedMS)
+	}
+	add(st, n, id, partition, tenant, name, template, description, labels, ordering, idempotency, hash,
+		status, run, count, done, failed, errs, by, createdAt, started, finished, updated)
+}
+
+func addChangedCollections(add adder, rows []*collectionRow) {
+	n := len(rows)
+	id, status, run, done := newColumn(oidUUID, n), newColumn(oidText, n), newColumn(oidInt4, n), newColumn(oidInt4, n)
+	failed, errs := newColumn(oidInt4, n), newColumn(oidJSON, n)
+	started, finished, updated := newColumn(oidTime, n), newColumn(oidTime, n), newColumn(oidTime, n)
+	for _, r := range rows {
+		if r.origin != changed {
+			continue
+		}
+		id.uuid(r.id)
+		status.textOrNull(string(r.status))
+		if r.run == 0 {
+			run.null()
+		} else {
+			run.int4(r.run)
+		}
+		done.int4OrNull(r.tasksDone)
+		failed.int4OrNull(r.failedIndex)
+		errs.json(encodeSummary(r.err))
+		started.timeOrNull(r.startedMS)
+		finished.timeOrNull(r.finishedMS)
+		updated.time(r.updatedMS)
+	}
+	add(changeCollections(), id.n, id, status, run, done, failed, errs, started, finished, updated)
+}
+
+func encodeLabels(labels map[string]string) json.RawMessage {
+	if len(labels) == 0 {
+		return json.RawMessage(`{}`)
+	}
+	b, _ := json.Marshal(labels)
+	return b
+}
+
+func encodeActor(a ledger.Actor) json.RawMessage {
+	b, _ := json.Marshal(a)
+	return b
+}
+
+func encodeError(e *ledger.TaskError) json.RawMessage {
+	if e == nil {
+		return nil
+	}
+	b, _ := json.Marshal(e)
+	return b
+}
+
+// encodeSummary leaves out the detail, of up to 64 KiB, which the attempt has.
+func encodeSummary(e *ledger.TaskError) json.RawMessage {
+	if e == nil {
+		return nil
+	}
+	short := *e
+	short.Detail = ""
+	return encodeError(&short)
+}
