@@ -65,6 +65,7 @@ func table() map[string]row {
 			ours: []string{"ledger"}, foreign: []string{postgres, "github.com/pressly/goose/v3", uuids},
 			unseen: []string{kafka},
 		},
+		"internal/readmodel/history": {ours: []string{"ledger"}, foreign: []string{uuids}, testing: true},
 		"internal/catalog": {
 			ours:    []string{"schemas"},
 			foreign: []string{strictJSON, "github.com/santhosh-tekuri/jsonschema/v6", "go.yaml.in/yaml/v3", "golang.org/x/text"},
