@@ -20,7 +20,8 @@ const (
 	AudienceOperator = "operator"
 )
 
-// A Catalog holds the task types and templates of one file. It is not changed
+// A Catalog holds the task types and templates of one file; its zero value has
+// none. It is not changed
 // after loading, so any number of goroutines may use it.
 type Catalog struct {
 	Types     map[string]*Type     // by name; TypeNames gives their order
