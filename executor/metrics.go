@@ -1,0 +1,85 @@
+package executor
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are the measurements of one Executor. Executors that share a
+// Registerer share the collectors.
+type metrics struct {
+	attempts   *prometheus.CounterVec
+	duration   *prometheus.HistogramVec
+	wait       prometheus.Histogram
+	slots      *prometheus.GaugeVec
+	partitions *prometheus.GaugeVec
+	unserved   *prometheus.GaugeVec
+
+	freeSlots, busySlots prometheus.Gauge
+}
+
+// The values of the label result of keten_task_attempts_total.
+const (
+	resultSucceeded = "succeeded"
+	resultFailed    = "failed"
+	resultCanceled  = "canceled"
+	// resultTakenOver: the outcome came after someone else had ended the
+	// attempt, and did not count.
+	resultTakenOver = "taken_over"
+	// resultAbandoned: interrupted by a shutdown and left to the next owner.
+	resultAbandoned = "abandoned"
+)
+
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "keten_task_attempts_total",
+			Help: "Attempts that this process ran to their end, by task type and result.",
+		}, []string{"type", "result"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "keten_task_duration_seconds",
+			Help:    "How long handlers ran, by task type.",
+			Buckets: []float64{.001, .005, .025, .1, .5, 1, 5, 15, 60, 300, 1800, 3600},
+		}, []string{"type"}),
+		wait: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "keten_task_wait_seconds",
+			Help:    "From the moment a task could start (its collection was created, the task before it succeeded, its back-off was over) to its start in the log, by the brokers' clock.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300},
+		}),
+		slots: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "keten_executor_slots",
+			Help: "Handler slots, by state: busy (a handler runs, or is about to) or free.",
+		}, []string{"state"}),
+		partitions: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "keten_executor_partitions",
+			Help: "Partitions by state: active (this process holds the claim and starts tasks) or stopped (by an error, until the process is restarted).",
+		}, []string{"state"}),
+		unserved: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "keten_executor_unserved_tasks",
+			Help: "Tasks that could start but whose type has no handler in the process that owns their partition.",
+		}, []string{"type"}),
+	}
+	if reg != nil {
+		err := errors.Join(register(reg, &m.attempts), register(reg, &m.duration), register(reg, &m.wait),
+			register(reg, &m.slots), register(reg, &m.partitions), register(reg, &m.unserved))
+		if err != nil {
+			return nil, err
+		}
+	}
+	m.freeSlots, m.busySlots = m.slots.WithLabelValues("free"), m.slots.WithLabelValues("busy")
+	return m, nil
+}
+
+// register registers *c, or sets it to the equal collector that is there.
+func register[C prometheus.Collector](reg prometheus.Registerer, c *C) error {
+	err := reg.Register(*c)
+	var already prometheus.AlreadyRegisteredError
+	if errors.As(err, &already) {
+		if existing, ok := already.ExistingCollector.(C); ok {
+			*c = existing
+			return nil
+		}
+	}
+	return err
+}

@@ -1,0 +1,74 @@
+package executor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+)
+
+// A RawHandler runs one attempt of a task and returns its result as JSON; none
+// is recorded as no result. The result must pass [ledger.CheckPayload], else
+// the attempt fails with code invalid_result.
+type RawHandler func(ctx context.Context, t RawTask) (json.RawMessage, error)
+
+// A Registry holds the handlers of task types. It is safe for concurrent use;
+// an [Executor] takes a copy when it is made.
+type Registry struct {
+	mu       sync.Mutex
+	handlers map[string]RawHandler
+}
+
+// NewRegistry returns an empty registry.
+func NewRegistry() *Registry {
+	return &Registry{handlers: make(map[string]RawHandler)}
+}
+
+// HandleRaw registers the handler of a task type. A type that is empty or has a
+// handler already is a mistake in the program: HandleRaw panics.
+func (r *Registry) HandleRaw(taskType string, h RawHandler) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch _, taken := r.handlers[taskType]; {
+	case taskType == "" || h == nil:
+		panic("executor: a handler needs a task type and a function")
+	case taken:
+		panic(fmt.Sprintf("executor: task type %q has two handlers", taskType))
+	}
+	r.handlers[taskType] = h
+}
+
+// Types returns the registered task types in order.
+func (r *Registry) Types() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(maps.Keys(r.handlers))
+}
+
+func (r *Registry) copyHandlers() map[string]RawHandler {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.handlers)
+}
+
+// Handle registers a Go function as the handler of a task type. Args are decoded
+// from and the result is encoded to JSON with encoding/json. Args that do not
+// fit A fail the task with code invalid_args, for good. Like
+// [Registry.HandleRaw] it panics when the type has a handler already.
+func Handle[A, R any](r *Registry, taskType string, fn func(ctx context.Context, t Task[A]) (R, error)) {
+	r.HandleRaw(taskType, func(ctx context.Context, raw RawTask) (json.RawMessage, error) {
+		t := Task[A]{TaskInfo: raw.TaskInfo}
+		if len(raw.Args) > 0 {
+			if err := json.Unmarshal(raw.Args, &t.Args); err != nil {
+				return nil, &Error{Code: CodeInvalidArgs, Message: "the task's args do not fit its type: " + err.Error(), Err: err}
+			}
+		}
+		result, err := fn(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		return encodeResult(result)
+	})
+}

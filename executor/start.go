@@ -1,0 +1,371 @@
+package executor
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/keten-ledger/keten/ledger"
+)
+
+// readyQueue is the collections whose next task can start, first come first
+// served, each at most once.
+type readyQueue struct {
+	ids  []uuid.UUID
+	head int
+	in   map[uuid.UUID]bool
+}
+
+func newReadyQueue() readyQueue { return readyQueue{in: make(map[uuid.UUID]bool)} }
+
+func (q *readyQueue) len() int { return len(q.ids) - q.head }
+
+func (q *readyQueue) push(id uuid.UUID) {
+	if !q.in[id] {
+		q.in[id] = true
+		q.ids = append(q.ids, id)
+	}
+}
+
+func (q *readyQueue) pop() uuid.UUID {
+	id := q.ids[q.head]
+	q.head++
+	if q.head > len(q.ids)/2 {
+		q.ids = append(q.ids[:0], q.ids[q.head:]...)
+		q.head = 0
+	}
+	delete(q.in, id)
+	return id
+}
+
+func (q *readyQueue) clear() {
+	q.ids, q.head = nil, 0
+	clear(q.in)
+}
+
+// A takeover is the wait before an attempt of another worker counts as lost.
+type takeover struct {
+	attemptID int64
+	since     time.Time // when this owner first saw the attempt
+}
+
+// holds reports whether this process has, or is about to start, the handler of
+// an attempt, or its outcome has not been read back.
+func (o *owner) holds(attemptID int64) bool {
+	if o.held[attemptID] != nil {
+		return true
+	}
+	_, ok := o.toRun[attemptID]
+	return ok
+}
+
+// scanAll considers every collection once the claim is ours.
+func (o *owner) scanAll(ctx context.Context, now time.Time) {
+	if !o.scan {
+		return
+	}
+	o.scan = false
+	for _, a := range o.fold.Next(o.queue, o.x.worker, o.holds) {
+		o.consider(ctx, a.Collection, now)
+	}
+}
+
+// consider does what the fold asks for a collection now, or notes when.
+func (o *owner) consider(ctx context.Context, id uuid.UUID, now time.Time) {
+	a, due, ok := o.asked(id, now)
+	if !ok {
+		o.timers.drop(id)
+		return
+	}
+	if due.After(now) {
+		o.timers.set(id, due)
+		return
+	}
+	o.timers.drop(id)
+	if a.Kind == ledger.ActionStart {
+		o.ready.push(id)
+		return
+	}
+	o.appendAction(ctx, a)
+}
+
+// asked returns what the fold asks for a collection, and when it is due. ok is
+// false when there is nothing to do now or later without another record or a
+// handler's return.
+func (o *owner) asked(id uuid.UUID, now time.Time) (a ledger.Action, due time.Time, ok bool) {
+	if o.stopping || o.phase != active || o.pending[id] != nil {
+		return a, due, false
+	}
+	a, ok = o.fold.NextFor(id, o.queue, o.x.worker, o.holds)
+	if !ok || a.LostWorker == "" {
+		o.endTakeover(id)
+	}
+	if !ok {
+		o.unserved.served(id)
+		return a, due, false
+	}
+	if o.handlers[a.TaskID] != nil {
+		return a, due, false // its earlier handler is to return first
+	}
+	if a.Kind == ledger.ActionStart && !o.unserved.mayStart(o.logger, id, a.TaskID) {
+		return a, due, false
+	}
+	return a, o.dueTime(&a, now), true
+}
+
+// dueTime returns when an action is due.
+func (o *owner) dueTime(a *ledger.Action, now time.Time) time.Time {
+	wait := time.Duration(a.WaitMS) * time.Millisecond
+	switch {
+	case a.BaseMS > 0:
+		return o.clock.when(a.BaseMS + a.WaitMS)
+	case a.LostWorker == "":
+		return now.Add(wait)
+	}
+	t, ok := o.takeovers[a.Collection]
+	if !ok || t.attemptID != a.AttemptID {
+		t = takeover{attemptID: a.AttemptID, since: now}
+		o.takeovers[a.Collection] = t
+		o.wantsMembers.Store(true)
+	}
+	if o.members.gone(a.LostWorker, t.since) {
+		wait = min(wait, ledger.GoneGraceMS*time.Millisecond)
+	}
+	return t.since.Add(wait)
+}
+
+func (o *owner) endTakeover(id uuid.UUID) {
+	if _, ok := o.takeovers[id]; ok {
+		delete(o.takeovers, id)
+		o.wantsMembers.Store(len(o.takeovers) > 0)
+	}
+}
+
+// membersRead takes the members of the group, asked at a time.
+func (o *owner) membersRead(ctx context.Context, m membership, now time.Time) {
+	o.members = m
+	if o.phase != active {
+		return
+	}
+	for id := range o.takeovers {
+		o.consider(ctx, id, now)
+	}
+}
+
+// mayStart reports whether tasks may be started: the claim is ours and what is
+// known of the log is not older than the lease.
+func (o *owner) mayStart(now time.Time) bool {
+	return !o.stopping && o.phase == active && o.fresh.within(o.x.lease, now)
+}
+
+// startReady appends starts for as long as there are slots.
+func (o *owner) startReady(ctx context.Context, now time.Time) {
+	for o.ready.len() > 0 && o.mayStart(now) && o.takeSlot() {
+		id := o.ready.pop()
+		a, due, ok := o.asked(id, now)
+		if !ok || a.Kind != ledger.ActionStart || due.After(now) {
+			o.x.slots.release()
+			o.consider(ctx, id, now)
+			continue
+		}
+		o.appendAction(ctx, a)
+	}
+}
+
+func (o *owner) takeSlot() bool {
+	if o.granted > 0 {
+		o.granted--
+		return true
+	}
+	return o.x.slots.take(o)
+}
+
+// slotGranted is the letter of a slot that the owner waited for.
+func (o *owner) slotGranted(time.Time) { o.granted++ }
+
+// returnGranted gives back slots that came too late to be of use.
+func (o *owner) returnGranted() {
+	for ; o.granted > 0; o.granted-- {
+		o.x.slots.release()
+	}
+}
+
+// appendAction appends the event that an action asks for. A start comes with a
+// slot.
+func (o *owner) appendAction(ctx context.Context, a ledger.Action) {
+	msg, err := o.x.encode(o.partition, a.Event())
+	if err != nil {
+		o.stop(ctx, err) // cannot be: the fold asks for what it accepts
+		return
+	}
+	kind := sentTakeover
+	if a.Kind == ledger.ActionStart {
+		kind = sentStart
+	}
+	o.send(&sent{kind: kind, msg: msg, action: a, sinceMS: a.SinceMS})
+}
+
+// startHandlers starts the handlers of accepted starts that were read back. It
+// runs after a whole fetch: an attempt that ended within it is not started.
+func (o *owner) startHandlers(ctx context.Context, now time.Time) {
+	if len(o.toRun) == 0 || !o.mayRun() || !o.fresh.within(o.x.lease, now) {
+		return
+	}
+	for id, collection := range o.toRun {
+		def, ok := o.fold.OpenAttempt(collection)
+		delete(o.toRun, id)
+		if !ok || def.ID != id {
+			o.x.slots.release() // cannot be: noteClosed has seen its end
+			continue
+		}
+		o.startHandler(ctx, def)
+	}
+}
+
+func (o *owner) startHandler(ctx context.Context, def ledger.Attempt) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	a := &attempt{def: def, cancel: cancel, running: true}
+	if def.Canceled {
+		cancel(ErrCanceled)
+	}
+	o.held[def.ID] = a
+	o.handlers[def.Task.ID] = a
+	o.x.tally.running(+1)
+	h := o.x.handlers[def.Task.Type]
+	if h == nil {
+		h = missingHandler
+	}
+	o.x.running.Go(func() {
+		o.x.runHandler(ctx, h, a, func(r report) {
+			o.mail.put(func(now time.Time) { o.handlerReturned(ctx, a, &r, now) })
+		})
+	})
+}
+
+// missingHandler answers for a task that was started although its type has no
+// handler here, which an own start never is.
+func missingHandler(_ context.Context, t RawTask) (json.RawMessage, error) {
+	return nil, &Error{Code: ledger.CodeConfig, Message: "task type " + t.Type + " has no handler in this executor"}
+}
+
+// handlerReturned appends the outcome of an attempt and, with a success, the
+// start of the next task: the two travel together.
+func (o *owner) handlerReturned(ctx context.Context, a *attempt, r *report, now time.Time) {
+	a.running = false
+	a.cancel(nil)
+	delete(o.handlers, a.def.Task.ID)
+	o.x.tally.running(-1)
+	switch {
+	case r.abandoned:
+		// It stays held: nobody here may start it again.
+		o.x.metrics.attempts.WithLabelValues(a.def.Task.Type, r.result).Inc()
+		o.logger.InfoContext(ctx, "attempt left to the next owner", a.attrs()...)
+	case r.broken != nil:
+		o.stop(ctx, r.broken)
+	case a.closed, o.phase == stopped:
+		o.sendOnce(a, r)
+		if o.phase == active {
+			o.consider(ctx, a.def.Collection, now) // may have waited for this handler
+		}
+	default:
+		o.send(&sent{kind: sentOutcome, msg: r.msg, attempt: a, report: *r})
+		if r.succeeded && o.startNext(ctx, a, now) {
+			return // the slot goes on to the next task
+		}
+	}
+	o.x.slots.release()
+}
+
+// sendOnce appends an outcome that will not count, for the record.
+func (o *owner) sendOnce(a *attempt, r *report) {
+	delete(o.held, a.def.ID)
+	o.x.metrics.attempts.WithLabelValues(a.def.Task.Type, resultTakenOver).Inc()
+	o.x.log.Append(r.msg, func(int64, error) {})
+}
+
+// startNext appends the start of the task behind an attempt that succeeded.
+func (o *owner) startNext(ctx context.Context, a *attempt, now time.Time) bool {
+	if !o.mayStart(now) || o.pending[a.def.Collection] != nil {
+		return false
+	}
+	next, ok := o.fold.StartAfter(a.def.Collection, o.queue, o.x.worker)
+	if !ok || o.handlers[next.TaskID] != nil || !o.unserved.mayStart(o.logger, a.def.Collection, next.TaskID) {
+		return false
+	}
+	o.appendAction(ctx, next)
+	return true
+}
+
+// unserved knows the tasks of active collections whose type has no handler
+// here. They are not started: they wait for an executor that has one.
+type unserved struct {
+	metrics *metrics
+	types   map[uuid.UUID]map[uuid.UUID]string // by collection and task
+	waiting map[uuid.UUID]string               // type of the next task of a collection, if it waits
+	logged  map[string]bool
+}
+
+func newUnserved(m *metrics) unserved {
+	return unserved{
+		metrics: m, types: make(map[uuid.UUID]map[uuid.UUID]string),
+		waiting: make(map[uuid.UUID]string), logged: make(map[string]bool),
+	}
+}
+
+// learn notes the tasks of a new run that cannot be run here.
+func (u *unserved) learn(collection uuid.UUID, tasks []ledger.Task, handlers map[string]RawHandler) {
+	delete(u.types, collection)
+	for i := range tasks {
+		if handlers[tasks[i].Type] != nil {
+			continue
+		}
+		if u.types[collection] == nil {
+			u.types[collection] = make(map[uuid.UUID]string)
+		}
+		u.types[collection][tasks[i].ID] = tasks[i].Type
+	}
+}
+
+// mayStart reports whether a task's type has a handler, and notes when not.
+func (u *unserved) mayStart(logger *slog.Logger, collection, task uuid.UUID) bool {
+	taskType, ok := u.types[collection][task]
+	if !ok {
+		u.served(collection)
+		return true
+	}
+	if u.waiting[collection] == taskType {
+		return false
+	}
+	u.served(collection)
+	u.waiting[collection] = taskType
+	u.metrics.unserved.WithLabelValues(taskType).Inc()
+	if !u.logged[taskType] {
+		u.logged[taskType] = true
+		logger.Warn("task type has no handler here; its tasks wait", slog.String("type", taskType), slog.String("collection_id", collection.String()))
+	}
+	return false
+}
+
+// served notes that a collection's next task does not wait for a handler.
+func (u *unserved) served(collection uuid.UUID) {
+	if taskType, ok := u.waiting[collection]; ok {
+		delete(u.waiting, collection)
+		u.metrics.unserved.WithLabelValues(taskType).Dec()
+	}
+}
+
+// forget drops a collection whose run has ended.
+func (u *unserved) forget(collection uuid.UUID) {
+	u.served(collection)
+	delete(u.types, collection)
+}
+
+// nobodyWaits is for an owner that no longer is one.
+func (u *unserved) nobodyWaits() {
+	for id := range u.waiting {
+		u.served(id)
+	}
+}

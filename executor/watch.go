@@ -1,0 +1,163 @@
+package executor
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/keten-ledger/keten/internal/eventlog"
+)
+
+const (
+	// watchTick is how often the members of the group are asked, when an owner
+	// waits for a lost worker.
+	watchTick = time.Second
+	// endsPerLease is how often per lease the log ends are asked: knowledge of
+	// the log is to be renewed well before it is too old to act on.
+	endsPerLease = 5
+)
+
+// watch asks the brokers, for all owners: for the log ends, which tell how
+// recent the owners' knowledge is, and for the members of the group.
+func (x *Executor) watch(ctx context.Context, r *eventlog.Reader) {
+	tick := time.NewTicker(min(watchTick, x.lease/endsPerLease))
+	defer tick.Stop()
+	var asked, members time.Time
+	for {
+		kicked := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-x.kick:
+			kicked = true
+		case <-tick.C:
+		}
+		now := time.Now()
+		if kicked || now.Sub(asked) >= x.lease/endsPerLease {
+			asked = now
+			x.askEnds(ctx)
+		}
+		if now.Sub(members) >= watchTick && x.anyWantsMembers() {
+			members = now
+			x.askMembers(ctx, r)
+		}
+	}
+}
+
+// askEnds tells every owner where its partition ends now.
+func (x *Executor) askEnds(ctx context.Context) {
+	at := time.Now()
+	asking, stop := context.WithTimeout(ctx, x.lease/2)
+	defer stop()
+	ends, err := x.log.Ends(asking)
+	if ctx.Err() != nil {
+		return
+	}
+	if x.brokersAnswered(at, err) {
+		if err != nil {
+			x.logger.WarnContext(ctx, "log ends cannot be read; without them no task is started", slog.Any("error", err))
+		} else {
+			x.logger.InfoContext(ctx, "log ends can be read again")
+		}
+	}
+	if err != nil {
+		return
+	}
+	for _, o := range x.allOwners() {
+		if end, ok := ends[o.partition]; ok {
+			o.mail.put(func(time.Time) { o.fresh.ended(logEnd{offset: end, at: at}, o.fold.Position()) })
+		}
+	}
+}
+
+// brokersAnswered notes the outcome of asking and reports whether it differs
+// from the one before.
+func (x *Executor) brokersAnswered(at time.Time, err error) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	changed := (x.away == nil) != (err == nil)
+	x.away = err
+	if err == nil {
+		x.answeredAt = at
+	}
+	return changed
+}
+
+func (x *Executor) anyWantsMembers() bool {
+	for _, o := range x.allOwners() {
+		if o.wantsMembers.Load() {
+			return true
+		}
+	}
+	return false
+}
+
+// askMembers tells the owners that want to know who is in the group.
+func (x *Executor) askMembers(ctx context.Context, r *eventlog.Reader) {
+	m := membership{at: time.Now()}
+	asking, stop := context.WithTimeout(ctx, x.lease/2)
+	defer stop()
+	workers, err := r.Members(asking)
+	switch {
+	case ctx.Err() != nil:
+		return
+	case err != nil:
+		x.logger.WarnContext(ctx, "members of the consumer group cannot be read; lost workers are waited for longer", slog.Any("error", err))
+		return
+	case !workers[x.worker]:
+		// Between two generations of the group, or the Kafka client does not
+		// carry the worker's name: then nobody's absence means anything.
+		return
+	}
+	m.workers = workers
+	for _, o := range x.allOwners() {
+		if o.wantsMembers.Load() {
+			o.mail.put(func(now time.Time) { o.membersRead(ctx, m, now) })
+		}
+	}
+}
+
+// tally counts what a shutdown waits for.
+type tally struct {
+	mu       sync.Mutex
+	handlers int // that run
+	outcomes int // sent and not read back
+	changed  chan struct{}
+}
+
+func newTally() *tally { return &tally{changed: make(chan struct{}, 1)} }
+
+func (t *tally) running(change int) { t.count(&t.handlers, change) }
+func (t *tally) unread(change int)  { t.count(&t.outcomes, change) }
+
+func (t *tally) count(n *int, change int) {
+	t.mu.Lock()
+	*n += change
+	t.mu.Unlock()
+	if change < 0 {
+		select {
+		case t.changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (t *tally) now() (handlers, outcomes int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.handlers, t.outcomes
+}
+
+// wait blocks until done likes the counts, at most for d.
+func (t *tally) wait(d time.Duration, done func(handlers, outcomes int) bool) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for !done(t.now()) {
+		select {
+		case <-t.changed:
+		case <-timer.C:
+			return
+		}
+	}
+}
