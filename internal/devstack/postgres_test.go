@@ -3,10 +3,12 @@ package devstack_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	osexec "os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -123,7 +125,7 @@ func TestPostgresRefusesForeignData(t *testing.T) {
 }
 
 // kill -9 of keten dev is what a developer's machine does to it: no server stays
-// behind, and the next start, even at once, finds every committed row.
+// behind, and the next start finds every committed row.
 func TestPostgresDiesWithAKilledParent(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(scratch(t), "pg")
@@ -138,12 +140,48 @@ func TestPostgresDiesWithAKilledParent(t *testing.T) {
 	require.Eventually(t, func() bool { return len(devstack.ServersOf(said.DataDir)) == 0 },
 		30*time.Second, 10*time.Millisecond, "the server outlived its parent")
 
-	said, kill = serveElsewhere(t, dir, 0)
-	require.Empty(t, said.Error)
-	kill()
-	pg = startPostgres(t, dir) // while the other is still writing its checkpoint
+	pg = startPostgres(t, dir)
 	require.Equal(t, 3, count(t, pg))
+}
+
+// The next start may come while the server of a killed parent still writes its
+// checkpoint, which can take long. Two servers on one folder would be the end of
+// the data.
+func TestPostgresWaitsForTheOneBefore(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(scratch(t), "pg")
+	said, kill := serveElsewhere(t, dir, 0)
+	require.Empty(t, said.Error)
+	require.NoError(t, syscall.Kill(said.PID, syscall.SIGSTOP)) // a checkpoint that takes long
+	kill()
+
+	logged := &waitedFor{handler: testLogger(t).Handler(), pid: said.PID}
+	pg, err := devstack.StartPostgres(t.Context(), devstack.PostgresConfig{Dir: dir, Logger: slog.New(logged)})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, pg.Stop(context.Background())) })
+	require.True(t, logged.seen.Load())
 	require.NotContains(t, devstack.ServersOf(pg.DataDir()), said.PID)
+}
+
+// waitedFor lets the server go on as soon as the start says that it waits.
+type waitedFor struct {
+	handler slog.Handler
+	pid     int
+	seen    atomic.Bool
+}
+
+func (w *waitedFor) Enabled(context.Context, slog.Level) bool { return true }
+func (w *waitedFor) WithAttrs([]slog.Attr) slog.Handler       { return w }
+func (w *waitedFor) WithGroup(string) slog.Handler            { return w }
+
+func (w *waitedFor) Handle(ctx context.Context, r slog.Record) error {
+	if strings.HasPrefix(r.Message, "waiting for the postgres of an earlier start") {
+		w.seen.Store(true)
+		if err := syscall.Kill(w.pid, syscall.SIGCONT); err != nil {
+			return err
+		}
+	}
+	return w.handler.Handle(ctx, r)
 }
 
 // A server that ends by itself is noticed, and its data is good afterwards.
