@@ -23,8 +23,10 @@ func chain(b *testing.B, offset *int64, id uuid.UUID) []ledger.Record {
 	for i := range 5 {
 		task := ledger.TaskID(id, ledger.KindTask, i)
 		add(ledger.TaskStarted{CollectionID: id, Tenant: "default", Run: 1, TaskID: task, Attempt: 1, Claim: 1, Worker: "default/host-1234-abcdef"})
-		add(ledger.TaskSucceeded{CollectionID: id, Tenant: "default", Run: 1, TaskID: task, AttemptID: *offset - 1, Worker: "default/host-1234-abcdef",
-			Result: json.RawMessage(`{"text":"` + strings.Repeat("r", 100) + `"}`)})
+		add(ledger.TaskSucceeded{
+			CollectionID: id, Tenant: "default", Run: 1, TaskID: task, AttemptID: *offset - 1, Worker: "default/host-1234-abcdef",
+			Result: json.RawMessage(`{"text":"` + strings.Repeat("r", 100) + `"}`),
+		})
 	}
 	return list
 }

@@ -112,8 +112,8 @@ func putMillis(id *uuid.UUID, ms int64) {
 }
 
 func stamp(id uuid.UUID, version byte, partition int32) uuid.UUID {
-	id[6] = version<<4 | byte(partition>>8)&0x0f
-	id[7] = byte(partition)
+	id[6] = version<<4 | byte(partition>>8)&0x0f //nolint:gosec // 12 bits of a partition below MaxPartitions
+	id[7] = byte(partition)                      //nolint:gosec // the lower 8 of them
 	id[8] = id[8]&0x3f | 0x80
 	return id
 }

@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -116,8 +115,4 @@ func definitionBytes(lists ...[]Task) (int, error) {
 		n += len(b)
 	}
 	return n, nil
-}
-
-func isNull(p json.RawMessage) bool {
-	return len(p) == 0 || string(p) == "null"
 }

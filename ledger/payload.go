@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"io"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -23,13 +22,13 @@ func CheckPayload(p json.RawMessage) error {
 	for {
 		tok, err := d.ReadToken()
 		if err != nil {
-			return payloadEnd(d, err)
+			return payloadError(p, err)
 		}
 		if err := checkToken(d, tok); err != nil {
 			return err
 		}
 		if d.StackDepth() == 0 {
-			return payloadTail(d)
+			return payloadTail(p, d)
 		}
 	}
 }
@@ -48,27 +47,25 @@ func checkToken(d *jsontext.Decoder, tok jsontext.Token) error {
 		if rule := numberRule(tok.String()); rule != "" {
 			return invalid(string(d.StackPointer()), "%s", rule)
 		}
+	default: // the other kinds have no limits
 	}
 	return nil
 }
 
 // payloadTail refuses anything but white space behind the value.
-func payloadTail(d *jsontext.Decoder) error {
-	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
+func payloadTail(p json.RawMessage, d *jsontext.Decoder) error {
+	if len(bytes.TrimLeft(p[d.InputOffset():], " \t\r\n")) > 0 {
 		return invalid("", "has data behind the JSON value")
 	}
 	return nil
 }
 
-func payloadEnd(d *jsontext.Decoder, err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+func payloadError(p json.RawMessage, err error) error {
+	syntactic, ok := errors.AsType[*jsontext.SyntacticError](err)
+	if !ok || syntactic.ByteOffset >= int64(len(p)) {
 		return invalid("", "is not complete JSON")
 	}
-	var syntactic *jsontext.SyntacticError
-	if errors.As(err, &syntactic) {
-		return syntaxError(syntactic)
-	}
-	return invalid(string(d.StackPointer()), "is not valid JSON")
+	return syntaxError(syntactic)
 }
 
 // numberRule returns which rule a JSON number breaks, "" for none.

@@ -240,15 +240,13 @@ func decodeAs[E Event](value []byte) (Event, error) {
 // decodeError puts a library's error into words of our own: its texts may
 // change, and a reason must read the same everywhere.
 func decodeError(err error) error {
-	var semantic *jsonv2.SemanticError
-	if errors.As(err, &semantic) {
+	if semantic, ok := errors.AsType[*jsonv2.SemanticError](err); ok {
 		if errors.Is(err, jsonv2.ErrUnknownName) {
 			return invalid(string(semantic.JSONPointer), "is not a known member")
 		}
 		return invalid(string(semantic.JSONPointer), "is not of the right type")
 	}
-	var syntactic *jsontext.SyntacticError
-	if errors.As(err, &syntactic) {
+	if syntactic, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		return syntaxError(syntactic)
 	}
 	return invalid("", "is not valid JSON")

@@ -180,8 +180,10 @@ func (s *stream) event(word string, f map[string]string) ledger.Event {
 	case "TaskSucceeded":
 		return ledger.TaskSucceeded{CollectionID: id, Tenant: tenant, Run: run, TaskID: task, AttemptID: num(f["id"], 0), Worker: worker, Result: json.RawMessage(or(f["result"], `"r`+or(f["t"], "0")+`"`))}
 	case "TaskFailed":
-		return ledger.TaskFailed{CollectionID: id, Tenant: tenant, Run: run, TaskID: task, AttemptID: num(f["id"], 0), Worker: worker, ByClaim: byClaim(f), RetryAfterMS: num(f["after"], 0),
-			Error: ledger.TaskError{Code: or(f["code"], "exit"), Audience: ledger.AudienceUser, Retryable: f["retryable"] == "true"}}
+		return ledger.TaskFailed{
+			CollectionID: id, Tenant: tenant, Run: run, TaskID: task, AttemptID: num(f["id"], 0), Worker: worker, ByClaim: byClaim(f), RetryAfterMS: num(f["after"], 0),
+			Error: ledger.TaskError{Code: or(f["code"], "exit"), Audience: ledger.AudienceUser, Retryable: f["retryable"] == "true"},
+		}
 	case "TaskDeferred":
 		return ledger.TaskDeferred{CollectionID: id, Tenant: tenant, Run: run, TaskID: task, AttemptID: num(f["id"], 0), Worker: worker}
 	}

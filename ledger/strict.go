@@ -27,8 +27,7 @@ func DecodeStrict(body []byte, v any) error {
 	if err == nil {
 		return nil
 	}
-	var semantic *jsonv2.SemanticError
-	if errors.As(err, &semantic) {
+	if semantic, ok := errors.AsType[*jsonv2.SemanticError](err); ok {
 		return strictError(semantic)
 	}
 	return fmt.Errorf("%w: %w", ErrMalformed, decodeError(err))

@@ -216,8 +216,7 @@ func checkTasks(path string, id uuid.UUID, kind Kind, tasks []Task, from, to int
 		}
 		names[t.Name] = true
 		if err := checkTask(t); err != nil {
-			var inv *InvalidError
-			if errors.As(err, &inv) {
+			if inv, ok := errors.AsType[*InvalidError](err); ok {
 				return &InvalidError{Path: at + inv.Path, Rule: inv.Rule}
 			}
 			return err
@@ -285,8 +284,7 @@ func checkOptionalPayload(path string, p json.RawMessage) error {
 		return nil
 	}
 	err := CheckPayload(p)
-	var inv *InvalidError
-	if errors.As(err, &inv) {
+	if inv, ok := errors.AsType[*InvalidError](err); ok {
 		return &InvalidError{Path: path + inv.Path, Rule: inv.Rule}
 	}
 	return err
