@@ -61,25 +61,31 @@ func lockFolder(dir string, mode os.FileMode) (*flock.Flock, error) {
 // with the same prefix removes it.
 func Scratch(prefix string) (dir string, remove func() error, err error) {
 	sweep(prefix)
-	dir, err = os.MkdirTemp("", prefix)
-	if err != nil {
-		return "", nil, fmt.Errorf("create scratch folder: %w", err)
+	for {
+		dir, err = os.MkdirTemp("", prefix)
+		if err != nil {
+			return "", nil, fmt.Errorf("create scratch folder: %w", err)
+		}
+		lock, err := lockFolder(dir, private)
+		if err != nil {
+			return "", nil, errors.Join(err, os.RemoveAll(dir))
+		}
+		// Another process's sweep may have seen the lock file between its
+		// creation and its locking, and have taken the folder for abandoned.
+		if !exists(filepath.Join(dir, lockName)) {
+			_ = lock.Close()
+			continue
+		}
+		remove = func() error { return errors.Join(os.RemoveAll(dir), lock.Close()) }
+		if err := os.Chmod(dir, passable); err != nil {
+			return "", nil, errors.Join(fmt.Errorf("open scratch folder: %w", err), remove())
+		}
+		return dir, remove, nil
 	}
-	lock, err := lockFolder(dir, private)
-	if err != nil {
-		return "", nil, err
-	}
-	if err := os.Chmod(dir, passable); err != nil {
-		return "", nil, fmt.Errorf("open scratch folder: %w", err)
-	}
-	remove = func() error {
-		return errors.Join(os.RemoveAll(dir), lock.Close())
-	}
-	return dir, remove, nil
 }
 
-// sweep removes scratch folders whose owner is gone. One that another process
-// is about to lock is safe: without a lock file it is left alone.
+// sweep removes scratch folders whose owner is gone. One without a lock file is
+// left alone: another process is about to lock it.
 func sweep(prefix string) {
 	entries, err := os.ReadDir(os.TempDir())
 	if err != nil {
