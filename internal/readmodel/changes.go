@@ -19,7 +19,7 @@ type Changes struct {
 	Bytes   int // of their values
 
 	collections map[uuid.UUID]*collectionRow
-	tasks       map[taskKey]*taskRow
+	definitions map[taskKey]*definitionRow
 	attempts    map[int64]*attemptRow
 	runs        map[runKey]*runRow
 	outcomes    map[uuid.UUID]*outcomeRow
@@ -46,18 +46,17 @@ const (
 	created                 // from a CollectionCreated
 )
 
-// collectionRow holds a collection's last state; what did not change has the
-// value in parentheses.
+// collectionRow holds a collection's last state.
 type collectionRow struct {
 	id         uuid.UUID
 	origin     origin
 	definition collectionDefinition // unless origin is changed
-	status     ledger.Status        // ("")
-	run        int                  // (0)
-	tasksDone  int                  // (-1)
-	startedMS  int64                // (0) counts only where the row has none
-	// The rest belongs to status and is only looked at when that changed.
-	finishedMS  int64
+	status     ledger.Status
+	run        int
+	startedMS  int64 // counts only where the row has none; 0 for none
+	finishedMS int64 // 0 for none
+	// tasksDone is -1 when a run has started: the row keeps what it has.
+	tasksDone   int
 	failedIndex int // of the failed task, -1 for none
 	err         *ledger.TaskError
 	updatedMS   int64
@@ -72,28 +71,26 @@ type collectionDefinition struct {
 	createdMS                                int64
 }
 
-type taskRow struct {
+type definitionRow struct {
 	taskKey
+	*ledger.Task
 
-	definition *ledger.Task // nil unless it is given or changed here
-	status     ledger.Status
-	run        int
-	attempts   int
-	attemptID  int64 // -1: keep
+	run    int
+	offset int64
 }
 
 type attemptRow struct {
 	ledger.AttemptChange
 
-	opened bool // in these records
+	opened     bool // in these records
+	taskStatus ledger.Status
 }
 
 type runRow struct {
 	runKey
 
-	request    *runRequest // nil unless it was opened in these records
-	status     ledger.Status
-	startedMS  int64
+	request    *runRequest   // nil unless it was opened in these records
+	status     ledger.Status // "" until it has ended
 	finishedMS int64
 	failedTask uuid.UUID
 	err        *ledger.TaskError
@@ -133,7 +130,7 @@ func NewChanges(from Checkpoint) *Changes {
 	return &Changes{
 		From: from, To: from,
 		collections: make(map[uuid.UUID]*collectionRow),
-		tasks:       make(map[taskKey]*taskRow),
+		definitions: make(map[taskKey]*definitionRow),
 		attempts:    make(map[int64]*attemptRow),
 		runs:        make(map[runKey]*runRow),
 		outcomes:    make(map[uuid.UUID]*outcomeRow),
@@ -264,40 +261,24 @@ func (c *Changes) retry(o ledger.Outcome, e ledger.RetryRequested) {
 	})
 }
 
-// open makes the tasks of a new run pending, with the definitions it brings.
+// open takes in a new run with the definitions it brings.
 func (c *Changes) open(o ledger.Outcome, id uuid.UUID, run int, tasks []ledger.Task, request runRequest) {
 	for i := range tasks {
 		key := taskKey{id, tasks[i].Index}
-		c.tasks[key] = &taskRow{
-			taskKey: key, definition: &tasks[i], status: ledger.StatusPending, run: run,
-			attempts: tasks[i].Attempts, attemptID: -1,
-		}
+		c.definitions[key] = &definitionRow{taskKey: key, Task: &tasks[i], run: run, offset: o.Offset}
 	}
 	request.eventID, request.timeMS = o.EventID, o.TimeMS
 	key := runKey{id, run}
-	c.runs[key] = &runRow{runKey: key, request: &request, status: ledger.StatusPending}
+	c.runs[key] = &runRow{runKey: key, request: &request}
 }
 
 // change takes in what an event of a run under way changed.
 func (c *Changes) change(o ledger.Outcome) {
 	for _, a := range o.Attempts {
-		c.changeAttempt(a)
-		c.collection(a.Collection).updatedMS = o.TimeMS
-	}
-	failed := -1
-	for _, t := range o.Tasks {
-		row := c.collection(t.Collection)
-		row.updatedMS = o.TimeMS
-		switch t.Status {
-		case ledger.StatusSucceeded:
-			row.tasksDone = t.Index + 1
-		case ledger.StatusFailed:
-			failed = t.Index
-		}
-		c.changeTask(t)
+		c.changeAttempt(a, o.Tasks)
 	}
 	for _, x := range o.Collections {
-		c.changeCollection(o, x, failed)
+		c.changeCollection(o, x)
 	}
 	for _, r := range o.Runs {
 		c.changeRun(o, r)
@@ -313,58 +294,63 @@ func (c *Changes) collection(id uuid.UUID) *collectionRow {
 	return row
 }
 
-func (c *Changes) changeCollection(o ledger.Outcome, x ledger.CollectionChange, failed int) {
+func (c *Changes) changeCollection(o ledger.Outcome, x ledger.CollectionChange) {
 	row := c.collection(x.ID)
 	row.status, row.run, row.updatedMS = x.Status, x.Run, o.TimeMS
-	row.finishedMS, row.failedIndex, row.err = 0, -1, nil
-	switch x.Status {
-	case ledger.StatusRunning:
+	if x.Status == ledger.StatusRunning {
 		if row.startedMS == 0 {
 			row.startedMS = o.TimeMS
 		}
-	case ledger.StatusFailed:
-		row.finishedMS, row.failedIndex = o.TimeMS, failed
+		return
+	}
+	row.finishedMS, row.tasksDone = o.TimeMS, tasksDone(o.Tasks)
+	if x.Status == ledger.StatusFailed {
+		row.failedIndex = row.tasksDone
 		for _, r := range o.Runs {
 			row.err = r.Error
 		}
-	case ledger.StatusSucceeded, ledger.StatusCanceled:
-		row.finishedMS = o.TimeMS
 	}
 }
 
-func (c *Changes) changeTask(t ledger.TaskChange) {
-	key := taskKey{t.Collection, t.Index}
-	row := c.tasks[key]
-	if row == nil {
-		row = &taskRow{taskKey: key, attemptID: -1}
-		c.tasks[key] = row
+// tasksDone is how many tasks from the first have succeeded when a run ends:
+// tasks are done in order, so the first that did not succeed tells, else the
+// one that just did.
+func tasksDone(tasks []ledger.TaskChange) int {
+	done := 0
+	for _, t := range tasks {
+		if t.Status != ledger.StatusSucceeded {
+			return t.Index
+		}
+		done = t.Index + 1
 	}
-	row.status, row.run, row.attempts = t.Status, t.Run, t.Attempts
-	if t.AttemptID >= 0 {
-		row.attemptID = t.AttemptID // a canceled task keeps the last attempt of its run
-	}
+	return done
 }
 
-func (c *Changes) changeAttempt(a ledger.AttemptChange) {
+// changeAttempt also keeps what the attempt's task has become by it. A
+// superseded attempt says nothing about its task: the new one does.
+func (c *Changes) changeAttempt(a ledger.AttemptChange, tasks []ledger.TaskChange) {
 	row := c.attempts[a.ID]
 	if row == nil {
 		row = &attemptRow{opened: a.FinishedMS == 0}
 		c.attempts[a.ID] = row
 	}
-	row.AttemptChange = a
+	row.AttemptChange, row.taskStatus = a, a.Status
+	for _, t := range tasks {
+		if t.AttemptID == a.ID {
+			row.taskStatus = t.Status
+		}
+	}
 }
 
 func (c *Changes) changeRun(o ledger.Outcome, r ledger.RunChange) {
+	if r.Status == ledger.StatusRunning {
+		return // the collection's row says so
+	}
 	key := runKey{r.Collection, r.Run}
 	row := c.runs[key]
 	if row == nil {
 		row = &runRow{runKey: key}
 		c.runs[key] = row
 	}
-	row.status, row.failedTask, row.err = r.Status, r.FailedTask, r.Error
-	if r.Status == ledger.StatusRunning {
-		row.startedMS = o.TimeMS
-	} else {
-		row.finishedMS = o.TimeMS
-	}
+	row.status, row.finishedMS, row.failedTask, row.err = r.Status, o.TimeMS, r.FailedTask, r.Error
 }

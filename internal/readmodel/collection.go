@@ -131,27 +131,31 @@ const (
 
 	selectPosition = `select next_offset from checkpoints where partition = $1`
 
-	// The last join finds the task that the collection stands at.
+	// at is the first task that has not succeeded, before is the last that has:
+	// together they know when something last happened.
 	selectCollection = `
 select c.id, c.tenant, c.name, c.template, c.description, c.labels, c.ordering_key, c.idempotency_key, c.request_hash,
-    c.status, c.run, c.task_count, c.tasks_done, coalesce(t.name, ''), coalesce(t.type, ''), coalesce(t.attempts, 0),
-    c.created_by, c.created_at, c.started_at, c.finished_at, c.updated_at, c.partition, coalesce(k.next_offset, 0), c.error`
+    c.status, c.run, c.task_count, coalesce(at.index, c.task_count), coalesce(at.name, ''), coalesce(at.type, ''),
+    coalesce(at.attempts, 0), c.created_by, c.created_at, c.started_at, c.finished_at,
+    greatest(c.updated_at, at.started_at, at.finished_at, before.finished_at),
+    c.partition, coalesce(k.next_offset, 0), c.error`
 
-	fromCollection = `
-from collections c
+	joinCurrent = `
 left join checkpoints k on k.partition = c.partition
-left join tasks t on t.collection_id = c.id and t.index = c.tasks_done and t.index < c.task_count`
+left join lateral (
+    select t.* from tasks t
+    where t.collection_id = c.id and t.index >= c.tasks_done and t.status <> 'succeeded' order by t.index limit 1
+) at on true
+left join tasks before on before.collection_id = c.id and before.index = at.index - 1`
 
-	selectOne = selectCollection + fromCollection + ` where c.id = $1 and c.tenant = $2`
+	selectOne = selectCollection + ` from collections c` + joinCurrent + ` where c.id = $1 and c.tenant = $2`
 
 	selectTasks = `
 select t.id, t.index, t.name, t.type, t.queue, t.description, t.args, t.immutable, t.on_interrupt, t.max_attempts,
     t.backoff_initial_ms, t.backoff_multiplier, t.backoff_max_ms, t.timeout_ms, t.status, t.run, t.attempts,
-    coalesce(t.attempt_id, -1), coalesce(a.worker, ''), a.started_at, a.finished_at, a.result, coalesce(a.message, ''), a.error
+    coalesce(t.attempt_id, -1), coalesce(t.worker, ''), t.started_at, t.finished_at, t.result, coalesce(t.message, ''), t.error
 from tasks t
-join collections c on c.id = t.collection_id and t.index < c.task_count
-left join attempts a on a.task_id = t.id and a.id = t.attempt_id
-where t.collection_id = $1 and c.tenant = $2
+where t.collection_id = $1 and exists (select from collections c where c.id = $1 and c.tenant = $2)
 order by t.index`
 )
 
@@ -272,8 +276,10 @@ order by a.id`
 // has no such collection.
 func (s *Store) Runs(ctx context.Context, tenant string, collection uuid.UUID) ([]Run, error) {
 	const sql = `
-select r.run, r.event_id, r.status, r.idempotency_key, r.request_hash, r.reason, r.requested_by, r.requested_at,
-    r.started_at, r.finished_at, coalesce(r.failed_task, '00000000-0000-0000-0000-000000000000'), r.error
+select r.run, r.event_id, coalesce(r.status, c.status), r.idempotency_key, r.request_hash, r.reason, r.requested_by, r.requested_at,
+    (select min(a.started_at) from task_definitions d join attempts a on a.task_id = d.id
+        where d.collection_id = r.collection_id and a.run = r.run),
+    r.finished_at, coalesce(r.failed_task, '00000000-0000-0000-0000-000000000000'), r.error
 from runs r
 join collections c on c.id = r.collection_id
 where r.collection_id = $1 and c.tenant = $2

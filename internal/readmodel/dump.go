@@ -32,8 +32,9 @@ func dumped() []dumpedTable {
 	return []dumpedTable{
 		{"checkpoints", `select (to_jsonb(t) - 'leader_epoch')::text from checkpoints t order by partition`},
 		{"collections", `select to_jsonb(t)::text from collections t order by id`},
-		// A status that nothing has any more may or may not have had its row.
-		{"collection_counts", `select to_jsonb(t)::text from collection_counts t where n <> 0 order by tenant collate "C", partition, status collate "C"`},
+		// A status that no collection has any more may or may not have a row.
+		{"collection_counts", `select to_jsonb(t)::text from collection_counts t where n <> 0 order by tenant collate "C", status collate "C"`},
+		{"task_definitions", `select to_jsonb(t)::text from task_definitions t order by collection_id, index`},
 		{"tasks", `select to_jsonb(t)::text from tasks t order by collection_id, index`},
 		{"attempts", `select to_jsonb(t)::text from attempts t order by task_id, id`},
 		{"runs", `select to_jsonb(t)::text from runs t order by collection_id, run`},

@@ -152,7 +152,7 @@ func listQuery(f Filter) (string, []any, error) {
 	}
 	limit := strconv.Itoa(f.Limit + 1)
 	sql := selectCollection + ` from (` + q.keys(f.Status, limit) + `) page join collections c using (id)` +
-		strings.TrimPrefix(fromCollection, "\nfrom collections c") + newestFirst + limit
+		joinCurrent + newestFirst + limit
 	return sql, q.args, nil
 }
 

@@ -28,13 +28,11 @@ func (s *Store) calls(changes []*Changes) []call {
 		}
 		calls = append(calls, c)
 	}
-	moved := movedCollections(rows.collections)
-	add(uncountCollections(), moved.n, moved)
-	addTasks(add, rows.tasks)
+	addCounts(add, rows.collections)
+	addDefinitions(add, rows.definitions)
 	addAttempts(add, rows.attempts)
 	addCollections(add, rows.collections)
 	addRuns(add, rows.runs)
-	add(countCollections(), moved.n, moved)
 	addEvents(add, changes)
 	addOutcomes(add, changes)
 	return append(calls, s.announcements(changes)...)
@@ -46,7 +44,7 @@ type adder func(st statement, n int, params ...*column)
 // gathered are the rows of several partitions, each table in key order.
 type gathered struct {
 	collections []*collectionRow
-	tasks       []*taskRow
+	definitions []*definitionRow
 	attempts    []*attemptRow
 	runs        []*runRow
 }
@@ -55,12 +53,12 @@ func gather(changes []*Changes) gathered {
 	var g gathered
 	for _, c := range changes {
 		g.collections = slices.AppendSeq(g.collections, maps.Values(c.collections))
-		g.tasks = slices.AppendSeq(g.tasks, maps.Values(c.tasks))
+		g.definitions = slices.AppendSeq(g.definitions, maps.Values(c.definitions))
 		g.attempts = slices.AppendSeq(g.attempts, maps.Values(c.attempts))
 		g.runs = slices.AppendSeq(g.runs, maps.Values(c.runs))
 	}
 	slices.SortFunc(g.collections, func(a, b *collectionRow) int { return compareID(a.id, b.id) })
-	slices.SortFunc(g.tasks, func(a, b *taskRow) int {
+	slices.SortFunc(g.definitions, func(a, b *definitionRow) int {
 		return cmp.Or(compareID(a.collection, b.collection), cmp.Compare(a.index, b.index))
 	})
 	slices.SortFunc(g.attempts, func(a, b *attemptRow) int {
@@ -93,44 +91,47 @@ func advanceCheckpoints(changes []*Changes) call {
 	}
 }
 
-// movedCollections are the ids of collections whose status is written.
-func movedCollections(rows []*collectionRow) *column {
-	ids := newColumn(oidUUID, len(rows))
-	for _, r := range rows {
-		if r.status != "" {
-			ids.uuid(r.id)
-		}
-	}
-	return ids
-}
-
-// uncountCollections and countCollections stand before and behind the
-// statements that change a status: each row leaves the count of its old status
-// and joins that of its new one, whatever the old one was.
-func uncountCollections() statement {
-	return statement{"uncount collections", `
-insert into collection_counts (tenant, partition, status, n)
-select tenant, partition, status, -count(*) from collections where id = any ($1::uuid[]) group by 1, 2, 3
-on conflict (tenant, partition, status) do update set n = collection_counts.n + excluded.n`}
-}
-
+// countCollections stands before the statements that change a status: each
+// collection leaves the count of the status it still has and joins that of its
+// new one. The tenant of a new one is known here only. Counts are locked in
+// their order, so that two writers cannot wait for each other in a circle.
 func countCollections() statement {
 	return statement{"count collections", `
-insert into collection_counts (tenant, partition, status, n)
-select tenant, partition, status, count(*) from collections where id = any ($1::uuid[]) group by 1, 2, 3
-on conflict (tenant, partition, status) do update set n = collection_counts.n + excluded.n`}
+with moves as (
+    select coalesce(c.tenant, u.tenant) as tenant, c.status as old, u.status as new
+    from unnest($1::uuid[], $2::text[], $3::text[]) as u (id, tenant, status)
+    left join collections c on c.id = u.id
+)
+insert into collection_counts (tenant, status, n)
+select tenant, status, sum(n) from (
+    select tenant, old as status, -1 as n from moves where old is not null
+    union all
+    select tenant, new, 1 from moves where tenant is not null
+) m group by tenant, status having sum(n) <> 0 order by tenant, status
+on conflict (tenant, status) do update set n = collection_counts.n + excluded.n`}
+}
+
+func addCounts(add adder, rows []*collectionRow) {
+	n := len(rows)
+	id, tenant, status := newColumn(oidUUID, n), newColumn(oidText, n), newColumn(oidText, n)
+	for _, r := range rows {
+		id.uuid(r.id)
+		tenant.textOrNull(r.definition.tenant)
+		status.text(string(r.status))
+	}
+	add(countCollections(), n, id, tenant, status)
 }
 
 const collectionColumns = `id, partition, tenant, name, template, description, labels, ordering_key, idempotency_key,
     request_hash, status, run, task_count, tasks_done, failed_type, error, created_by, created_at, started_at, finished_at, updated_at`
 
-// insertCollections needs the tasks to be there: the type of the failed one is
-// looked up.
+// insertCollections needs the definitions to be there: the type of the failed
+// task is looked up.
 const insertCollections = `
 insert into collections (` + collectionColumns + `)
 select u.id, u.partition, u.tenant, u.name, u.template, u.description, u.labels, u.ordering_key, u.idempotency_key,
     u.request_hash, u.status, u.run, u.task_count, u.tasks_done,
-    (select t.type from tasks t where t.collection_id = u.id and t.index = u.failed_index),
+    (select d.type from task_definitions d where d.collection_id = u.id and d.index = u.failed_index),
     u.error, u.created_by, u.created_at, u.started_at, u.finished_at, u.updated_at
 from unnest($1::uuid[], $2::integer[], $3::text[], $4::text[], $5::text[], $6::text[], $7::jsonb[], $8::text[], $9::text[],
     $10::text[], $11::text[], $12::integer[], $13::integer[], $14::integer[], $15::integer[], $16::jsonb[], $17::jsonb[],
@@ -163,15 +164,9 @@ func retryCollections() statement {
 func changeCollections() statement {
 	return statement{"change collections", `
 update collections c set
-    status = coalesce(u.status, c.status),
-    run = coalesce(u.run, c.run),
-    tasks_done = coalesce(u.tasks_done, c.tasks_done),
-    failed_type = case when u.status is null then c.failed_type when u.failed_index is null then null
-        else (select t.type from tasks t where t.collection_id = u.id and t.index = u.failed_index) end,
-    error = case when u.status is null then c.error else u.error end,
-    started_at = coalesce(c.started_at, u.started_at),
-    finished_at = case when u.status is null then c.finished_at else u.finished_at end,
-    updated_at = u.updated_at
+    status = u.status, run = u.run, tasks_done = coalesce(u.tasks_done, c.tasks_done),
+    failed_type = (select d.type from task_definitions d where d.collection_id = u.id and d.index = u.failed_index),
+    error = u.error, started_at = coalesce(c.started_at, u.started_at), finished_at = u.finished_at, updated_at = u.updated_at
 from unnest($1::uuid[], $2::text[], $3::integer[], $4::integer[], $5::integer[], $6::jsonb[],
     $7::timestamptz[], $8::timestamptz[], $9::timestamptz[])
     as u (id, status, run, tasks_done, failed_index, error, started_at, finished_at, updated_at)
@@ -241,12 +236,8 @@ func addChangedCollections(add adder, rows []*collectionRow) {
 			continue
 		}
 		id.uuid(r.id)
-		status.textOrNull(string(r.status))
-		if r.run == 0 {
-			run.null()
-		} else {
-			run.int4(r.run)
-		}
+		status.text(string(r.status))
+		run.int4(r.run)
 		done.int4OrNull(r.tasksDone)
 		failed.int4OrNull(r.failedIndex)
 		errs.json(encodeSummary(r.err))

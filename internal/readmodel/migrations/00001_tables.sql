@@ -26,8 +26,8 @@ create table collections (
     status          text        not null,
     run             integer     not null,
     task_count      integer     not null,
-    -- How many tasks from the first have succeeded: the index of the task that
-    -- runs, failed or comes next.
+    -- How many tasks from the first had succeeded when the status was set; while
+    -- a run is under way the attempts know more.
     tasks_done      integer     not null,
     failed_type     text,
     error           jsonb,
@@ -35,8 +35,8 @@ create table collections (
     created_at      timestamptz not null,
     started_at      timestamptz,
     finished_at     timestamptz,
-    updated_at      timestamptz not null
-) with (fillfactor = 80);
+    updated_at      timestamptz not null -- when the status was set
+);
 
 -- Lists are newest first, always of one tenant. An id of a keyed collection has
 -- no time in it, so the order is by time and the id only breaks ties.
@@ -48,20 +48,18 @@ create index collections_failed_type on collections (tenant, failed_type, create
 create index collections_labels on collections using gin (labels jsonb_path_ops)
     where labels <> '{}';
 
--- How many collections of a tenant are in a status. A row belongs to one
--- partition, whose checkpoint is locked by whoever writes: two writers never
--- wait for each other here.
+-- How many collections of a tenant are in a status.
 create table collection_counts (
-    tenant    text    not null,
-    partition integer not null,
-    status    text    not null,
-    n         bigint  not null,
-    primary key (tenant, partition, status)
-) with (fillfactor = 40);
+    tenant text   not null,
+    status text   not null,
+    n      bigint not null,
+    primary key (tenant, status)
+) with (fillfactor = 20);
 
--- The definition in force and the state of each task. What an attempt left
--- (worker, times, result, error) is in attempts.
-create table tasks (
+-- The definition in force of each task. Its state is in the attempts that
+-- began behind defined_offset, so that a row is only written again by a retry:
+-- read the view tasks.
+create table task_definitions (
     collection_id      uuid    not null,
     index              integer not null,
     id                 uuid    not null,
@@ -77,16 +75,14 @@ create table tasks (
     backoff_multiplier bigint  not null,
     backoff_max_ms     bigint  not null,
     timeout_ms         bigint  not null,
-    status             text    not null,
-    run                integer not null,
-    attempts           integer not null,
-    -- The last attempt of that run, null for none.
-    attempt_id         bigint,
+    run                integer not null, -- that brought the definition
+    attempts           integer not null, -- in the runs before it
+    defined_offset     bigint  not null, -- of the record that brought it
     primary key (collection_id, index)
-) with (fillfactor = 70);
+);
 
 -- Every execution. id is the offset of its TaskStarted; its partition is in
--- the bits of task_id.
+-- the bits of task_id. task_status is what its task has become by it.
 create table attempts (
     task_id       uuid        not null,
     id            bigint      not null,
@@ -96,31 +92,48 @@ create table attempts (
     claim         bigint      not null,
     worker        text        not null,
     status        text        not null,
+    task_status   text        not null,
     started_at    timestamptz not null,
     finished_at   timestamptz,
     result        jsonb,
     message       text        not null,
     error         jsonb,
     primary key (task_id, id)
-) with (fillfactor = 80);
+) with (fillfactor = 60);
+
+-- The current state of each task: what its last attempt under the definition
+-- in force left, or pending without one, or canceled with its run.
+create view tasks as
+select d.collection_id, d.index, d.id, d.name, d.type, d.queue, d.description, d.args, d.immutable, d.on_interrupt,
+    d.max_attempts, d.backoff_initial_ms, d.backoff_multiplier, d.backoff_max_ms, d.timeout_ms,
+    case
+        when c.status = 'canceled' and coalesce(a.task_status, 'pending') in ('pending', 'waiting') then 'canceled'
+        else coalesce(a.task_status, 'pending')
+    end as status,
+    coalesce(a.run, d.run) as run, coalesce(a.number, d.attempts) as attempts,
+    a.id as attempt_id, a.worker, a.started_at, a.finished_at, a.result, a.message, a.error
+from task_definitions d
+join collections c on c.id = d.collection_id and d.index < c.task_count
+left join lateral (
+    select * from attempts a where a.task_id = d.id and a.id > d.defined_offset order by a.id desc limit 1
+) a on true;
 
 -- One pass over a collection: run 1 is its creation, each retry adds one.
 create table runs (
     collection_id   uuid        not null,
     run             integer     not null,
     event_id        uuid        not null,
-    status          text        not null,
+    status          text, -- null until the run has ended
     idempotency_key text        not null,
     request_hash    text        not null,
     reason          text        not null,
     requested_by    jsonb       not null,
     requested_at    timestamptz not null,
-    started_at      timestamptz,
     finished_at     timestamptz,
     failed_task     uuid,
     error           jsonb,
     primary key (collection_id, run)
-) with (fillfactor = 80);
+) with (fillfactor = 60);
 
 -- Every record of the log with its verdict. data is the event; of records that
 -- are invalid or not ours raw is the first KiB of the value and hash the
@@ -139,9 +152,7 @@ create table events (
     raw           bytea,
     hash          bytea,
     primary key (partition, log_offset)
-);
-
-create index events_collection on events (collection_id, log_offset) where collection_id is not null;
+) with (toast_tuple_target = 8160); -- most events fit into a page as they are
 
 -- The verdict of every command by its event id. A repeated append is another
 -- record of the same command: accepted is never overwritten, and without it
@@ -185,4 +196,5 @@ $$;
 
 -- +goose Down
 drop function advance_checkpoints;
-drop table command_outcomes, events, runs, attempts, tasks, collection_counts, collections, checkpoints;
+drop view tasks;
+drop table command_outcomes, events, runs, attempts, task_definitions, collection_counts, collections, checkpoints;
