@@ -83,11 +83,16 @@ func (r *argumentReader) read(at cursor) argument {
 			out = append(out, r.read(at.doc.cursor(item, pointer(at.path, strconv.Itoa(i)))))
 		}
 		return out
+	default:
+		return r.readScalar(at)
 	}
+}
+
+func (r *argumentReader) readScalar(at cursor) argument {
 	if isText(at.node) && strings.Contains(at.node.Value, "${") {
 		return r.readText(at)
 	}
-	raw, _ := at.json()
+	raw, _ := at.json() // json has reported what is no JSON
 	return literal(raw)
 }
 

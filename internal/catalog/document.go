@@ -151,6 +151,7 @@ func (c cursor) kind() string {
 		return "a mapping"
 	case yaml.SequenceNode:
 		return "a list"
+	default: // a scalar
 	}
 	switch c.node.ShortTag() {
 	case "!!null":
@@ -266,13 +267,13 @@ func (c cursor) boolean() bool {
 	return b
 }
 
-// integer returns a whole number from least to most, or least after reporting
-// something else. 3.0 is a whole number, as it is in JSON Schema.
-func (c cursor) integer(least, most int) int {
+// integer returns a whole number from 1 to most, or 1 after reporting something
+// else. 3.0 is a whole number, as it is in JSON Schema.
+func (c cursor) integer(most int) int {
 	var n float64
-	if !isNumber(c.node) || c.node.Decode(&n) != nil || n != math.Trunc(n) || n < float64(least) || n > float64(most) {
-		c.fail("must be a whole number from %d to %d, is %s", least, most, c.kind())
-		return least
+	if !isNumber(c.node) || c.node.Decode(&n) != nil || n != math.Trunc(n) || n < 1 || n > float64(most) {
+		c.fail("must be a whole number from 1 to %d, is %s", most, c.kind())
+		return 1
 	}
 	return int(n)
 }
@@ -328,6 +329,7 @@ func (c cursor) child(token string) (cursor, bool) {
 		if i, err := strconv.Atoi(token); err == nil && i >= 0 && i < len(c.node.Content) {
 			return c.doc.cursor(c.node.Content[i], pointer(c.path, token)), true
 		}
+	default: // nothing is below a scalar
 	}
 	return cursor{}, false
 }

@@ -144,6 +144,16 @@ func TestLoadRefusesAHugeFile(t *testing.T) {
 	require.ErrorContains(t, err, "over the limit")
 }
 
+// What a catalog means does not depend on other files, not even on one that
+// would do.
+func TestLoadReadsNoOtherFile(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "schema.json")
+	require.NoError(t, os.WriteFile(file, []byte(`{"type":"string"}`), 0o600))
+	_, err := catalog.Parse("c.yaml", []byte(`types: {a: {args_schema: {$ref: "file://`+file+`"}}}`))
+	require.ErrorContains(t, err, "only references within the schema itself are possible")
+}
+
 // An error carries its place in fields, not only in its text.
 func TestLoadErrorFields(t *testing.T) {
 	t.Parallel()

@@ -78,7 +78,7 @@ func readShared(fields map[string]cursor, description, queue *string, timeout *t
 		*timeout = f.duration(time.Millisecond, maxTimeout)
 	}
 	if f, ok := fields["max_attempts"]; ok {
-		*attempts = f.integer(1, maxAttempts)
+		*attempts = f.integer(maxAttempts)
 	}
 }
 
@@ -89,7 +89,7 @@ func readBackoff(at cursor, b *Backoff) {
 		b.Initial = f.duration(0, maxBackoff)
 	}
 	if f, ok := fields["multiplier"]; ok {
-		b.Multiplier = f.integer(1, maxMultiplier)
+		b.Multiplier = f.integer(maxMultiplier)
 	}
 	if f, ok := fields["max"]; ok {
 		b.Max = f.duration(0, maxBackoff)
@@ -120,7 +120,7 @@ func readExec(at cursor) *Exec {
 		e.User = readUser(f)
 	}
 	if f, ok := fields["output_limit"]; ok {
-		e.OutputLimit = f.integer(1, maxOutputBytes)
+		e.OutputLimit = f.integer(maxOutputBytes)
 	}
 	return e
 }
@@ -209,7 +209,7 @@ func reportSchema(at cursor, err error) {
 	case errors.As(err, &pattern):
 		at.fail("the pattern %q is not a regular expression: %v", pattern.Regex, pattern.Err)
 	case errors.As(err, &away):
-		at.fail("refers to %s: %v", away.URL, errNoLoading)
+		at.fail("%v, not %s", errNoLoading, away.URL)
 	default:
 		at.fail("is not a usable JSON Schema: %v", err)
 	}

@@ -62,16 +62,64 @@ func TestSchemaAndLoaderAgreeOnMutations(t *testing.T) {
 			switch {
 			case schemaErr != nil:
 				refused++
-				require.Errorf(t, loadErr, "only the schema refuses %s\n%v", text, schemaErr)
+				require.Errorf(t, loadErr, "only the schema refuses %.2000s\n%v", text, schemaErr)
 			case loadErr != nil:
 				for _, message := range messages(t, "c.yaml", loadErr) {
-					require.Truef(t, beyondSchemas(message), "only the loader refuses %s\n%s", text, message)
+					require.Truef(t, beyondSchemas(message), "only the loader refuses %.2000s\n%s", text, message)
 				}
 			}
 		})
 	}
 	require.Greater(t, refused, 1000, "of %d mutations: the test has lost its teeth", mutations)
 	t.Logf("the schema refuses %d of %d mutations", refused, mutations)
+}
+
+// Both draw every line at the same place: what is at a limit passes, what is
+// one beyond it does not.
+func TestSchemaAndLoaderAgreeOnLimits(t *testing.T) {
+	t.Parallel()
+	published := publishedSchema(t)
+	x := func(n int) string { return strings.Repeat("x", n) }
+	list := func(n int, item string) string {
+		items := make([]string, n)
+		for i := range items {
+			items[i] = strings.ReplaceAll(item, "#", strconv.Itoa(i))
+		}
+		return "[" + strings.Join(items, ",") + "]"
+	}
+	whole := func(most int) [2]string { return [2]string{strconv.Itoa(most), strconv.Itoa(most + 1)} }
+	long := func(most int) [2]string { return [2]string{x(most), x(most + 1)} }
+	for text, values := range map[string][2]string{
+		"types: {%: {}}":                                                long(100),
+		"types: {a: {description: %}}":                                  long(4096),
+		"types: {a: {queue: %}}":                                        long(255),
+		"types: {a: {max_attempts: %}}":                                 whole(1000),
+		"types: {a: {max_attempts: % }}":                                {"1", "0"},
+		"types: {a: {backoff: {multiplier: %}}}":                        whole(100),
+		"types: {a: {backoff: {multiplier: % }}}":                       {"1", "0"},
+		"types: {a: {exec: {command: [%]}}}":                            long(4096),
+		"types: {a: {exec: {command: [a, %]}}}":                         long(4096),
+		"types: {a: {exec: {command: %}}}":                              {list(256, "a"), list(257, "a")},
+		"types: {a: {exec: {command: [a], dir: %}}}":                    long(4096),
+		"types: {a: {exec: {command: [a], user: %}}}":                   long(32),
+		"types: {a: {exec: {command: [a], env: [%]}}}":                  long(100),
+		"types: {a: {exec: {command: [a], env: %}}}":                    {list(256, "A#"), list(257, "A#")},
+		"types: {a: {exec: {command: [a], env: % }}}":                   {"[A, B]", "[A, A]"},
+		"types: {a: {exec: {command: [a], output_limit: %}}}":           whole(262_144),
+		"types: {a: {exec: {command: [a], output_limit: % }}}":          {"1", "0"},
+		"types: {a: {exec: {command: [a], output_limit: %  }}}":         {"2.0", "2.5"},
+		"types: {a: {}}\ntemplates: {%: {tasks: [{name: a, type: a}]}}": long(100),
+		"types: {a: {}}\ntemplates: {a: {tasks: [{name: %, type: a}]}}": long(200),
+		"types: {a: {}}\ntemplates: {a: {tasks: %}}":                    {list(200, "{name: x#, type: a}"), list(201, "{name: x#, type: a}")},
+	} {
+		within, beyond := []byte(strings.Replace(text, "%", values[0], 1)), []byte(strings.Replace(text, "%", values[1], 1))
+		_, err := catalog.Parse("c.yaml", within)
+		require.NoError(t, err, text)
+		require.NoError(t, published.Validate(decoded(t, within)), text)
+		_, err = catalog.Parse("c.yaml", beyond)
+		require.Error(t, err, text)
+		require.Error(t, published.Validate(decoded(t, beyond)), text)
+	}
 }
 
 // beyondSchemas reports whether a message is about what refers to another
@@ -95,13 +143,13 @@ func beyondSchemas(message string) bool {
 
 // mutate calls try once for each change of one place below value, which it
 // takes back afterwards. What a JSON Schema may hold is not ours: it is changed
-// at its top only.
+// as a whole.
 func mutate(value any, try func()) {
 	switch v := value.(type) {
 	case map[string]any:
 		for _, key := range slices.Sorted(maps.Keys(v)) {
 			before := v[key]
-			if key != "properties" && key != "$defs" {
+			if !strings.HasSuffix(key, "_schema") {
 				mutate(before, try)
 			}
 			for _, other := range others() {
@@ -132,7 +180,7 @@ func mutate(value any, try func()) {
 
 func others() []any {
 	return []any{
-		nil, true, 0, 2.5, "", "x", "5s", "30h", "a b", "${x", strings.Repeat("x", 101),
+		nil, true, 0, 2.5, 1 << 20, "", "x", "5s", "30h", "a b", "${x", strings.Repeat("x", 101), strings.Repeat("x", 5000),
 		[]any{}, []any{"x", "x"}, []any{1}, map[string]any{},
 	}
 }

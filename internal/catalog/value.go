@@ -58,6 +58,7 @@ func refusal(d *jsontext.Decoder, token jsontext.Token) string {
 		}
 	case '0':
 		return numberRefusal(token.String())
+	default: // ends, true, false and null
 	}
 	return ""
 }
