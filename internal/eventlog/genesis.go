@@ -159,6 +159,9 @@ func (l *Log) complete(ctx context.Context, window int64) (map[int32]genesis, er
 	if err != nil {
 		return nil, err
 	}
+	if err := l.checkFirst(opened); err != nil {
+		return nil, err
+	}
 	rest, err := l.openPartitions(ctx, allPartitions(l.info.Partitions)[1:], opened[0].window)
 	if err != nil {
 		return nil, err
@@ -292,19 +295,30 @@ func (l *Log) expectedID() uuid.UUID {
 	return l.topicID
 }
 
+// checkFirst checks that partition 0 was opened as this ledger, with as many
+// partitions as the topic has.
+func (l *Log) checkFirst(opened map[int32]genesis) error {
+	first, ok := opened[0]
+	switch {
+	case !ok:
+		return fmt.Errorf("%w: partition 0 of %d is not opened", ErrNotInitialized, l.info.Partitions)
+	case first.ledgerID != l.expectedID():
+		return l.wrongLedger(first.ledgerID)
+	case first.partitions != l.info.Partitions:
+		return partitionsError(l.info.Partitions, first.partitions)
+	}
+	return nil
+}
+
 // adopt checks that all partitions were opened as this one ledger and makes it
 // the Log's.
 func (l *Log) adopt(opened map[int32]genesis) error {
-	n := l.info.Partitions
+	if err := l.checkFirst(opened); err != nil {
+		return err
+	}
+	n, first := l.info.Partitions, opened[0]
 	if len(opened) < int(n) {
 		return fmt.Errorf("%w: %d of %d partitions are not opened", ErrNotInitialized, int(n)-len(opened), n)
-	}
-	first := opened[0]
-	if id := l.expectedID(); first.ledgerID != id {
-		return l.wrongLedger(first.ledgerID)
-	}
-	if first.partitions != n {
-		return partitionsError(n, first.partitions)
 	}
 	for p := range n {
 		if opened[p] != first {
