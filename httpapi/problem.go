@@ -195,7 +195,7 @@ func (a *API) write(w http.ResponseWriter, r *http.Request, p *Problem) {
 }
 
 // fromHuma turns the problems that huma makes, of parameters, into ours.
-func fromHuma(_ huma.Context, _ string, v any) (any, error) {
+func fromHuma(ctx huma.Context, _ string, v any) (any, error) {
 	model, ok := v.(*huma.ErrorModel)
 	if !ok {
 		return v, nil
@@ -204,6 +204,7 @@ func fromHuma(_ huma.Context, _ string, v any) (any, error) {
 	if model.Status != p.Status {
 		p = internal()
 	}
+	p.RequestID = infoOf(ctx.Context()).id
 	for _, detail := range model.Errors {
 		if detail != nil {
 			p.Errors = append(p.Errors, FieldError{Location: detail.Location, Message: detail.Message})

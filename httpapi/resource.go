@@ -161,7 +161,11 @@ func newCollection(c *readmodel.Collection) Collection {
 	for i := range c.Tasks {
 		tasks[i] = newTask(&c.Tasks[i])
 	}
-	return Collection{CollectionSummary: newSummary(c), Tasks: tasks}
+	out := Collection{CollectionSummary: newSummary(c), Tasks: tasks}
+	if out.Error != nil && c.TasksDone < len(tasks) && tasks[c.TasksDone].Error != nil {
+		out.Error = tasks[c.TasksDone].Error // with its detail
+	}
+	return out
 }
 
 func newTask(t *readmodel.Task) Task {
