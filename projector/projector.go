@@ -132,11 +132,22 @@ func (p *Projector) setTrouble(ctx context.Context, doing string, err error) {
 	}
 	p.mu.Unlock()
 	switch {
-	case err != nil && (before == nil || before.Error() != err.Error()):
+	case err != nil && !sameTrouble(before, err):
 		p.cfg.Logger.WarnContext(ctx, "the projection waits", slog.String("doing", doing), slog.Any("error", err))
 	case err == nil && before != nil:
 		p.cfg.Logger.InfoContext(ctx, "the projection goes on", slog.String("doing", doing))
 	}
+}
+
+// sameTrouble reports whether err is no news after before. The words of a
+// server's absence differ from one attempt to the next.
+func sameTrouble(before, err error) bool {
+	for _, away := range []error{readmodel.ErrUnreachable, eventlog.ErrUnreachable} {
+		if errors.Is(before, away) && errors.Is(err, away) {
+			return true
+		}
+	}
+	return before != nil && before.Error() == err.Error()
 }
 
 // stop ends a partition for this process. The others go on.
