@@ -181,10 +181,13 @@ func (o *owner) fence() {
 // workStands reports whether work that this owner could do has stood untouched
 // for the lease, while another worker holds the claim.
 func (o *owner) workStands(now time.Time) bool {
-	if o.stopping || now.Before(o.claims.checkAt) || !o.fresh.within(o.x.lease, now) {
+	if now.Before(o.claims.checkAt) {
 		return false
 	}
 	o.claims.checkAt = now.Add(o.x.lease / checksPerLease)
+	if o.stopping || !o.fresh.within(o.x.lease, now) {
+		return false
+	}
 	holder, ok := o.fold.Claim(o.queue)
 	if !ok {
 		return true

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,7 +32,6 @@ import (
 // time: sessions expire and back-offs pass in no time.
 func bubble(t *testing.T, partitions int32, body func(t *testing.T, w *world)) {
 	t.Helper()
-	t.Parallel()
 	synctest.Test(t, func(t *testing.T) { body(t, newWorld(t, partitions)) })
 }
 
@@ -134,6 +135,40 @@ func (p *process) wait(t *testing.T) error {
 	}
 }
 
+// metric reads one counter or gauge by its name and labels (name, value, …); a
+// metric that is not there is zero.
+func (p *process) metric(name string, labels ...string) float64 {
+	families, err := p.metrics.Gather()
+	if err != nil {
+		panic(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			var have []string
+			for _, l := range m.GetLabel() { // in the order of their names
+				have = append(have, l.GetName(), l.GetValue())
+			}
+			if f.GetName() == name && strings.Join(have, "\n") == strings.Join(sorted(labels), "\n") {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	return 0
+}
+
+// sorted puts pairs in the order of their names.
+func sorted(pairs []string) []string {
+	m := make(map[string]string)
+	for i := 0; i+1 < len(pairs); i += 2 {
+		m[pairs[i]] = pairs[i+1]
+	}
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, k, m[k])
+	}
+	return out
+}
+
 // A wire is a network that can be cut.
 type wire struct {
 	dial  dialer
@@ -224,7 +259,7 @@ func (w *witness) fold(p *ledger.Partition, f eventlog.Fetched) {
 	for _, r := range f.Records {
 		out, err := p.Apply(r)
 		if err != nil {
-			panic(err)
+			return // the partition halts, as it is meant to
 		}
 		out.Attempts = append([]ledger.AttemptChange(nil), out.Attempts...)
 		out.Runs = append([]ledger.RunChange(nil), out.Runs...)
@@ -240,18 +275,18 @@ func (w *witness) fold(p *ledger.Partition, f eventlog.Fetched) {
 func (w *witness) all() []fact {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.facts[:len(w.facts):len(w.facts)]
+	return slices.Clip(w.facts)
 }
 
 // await waits for facts to show something.
 func (w *witness) await(t *testing.T, what string, ok func([]fact) bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Minute)
+	deadline := time.After(24 * time.Hour)
 	for {
 		w.mu.Lock()
-		done, changed := ok(w.facts), w.changed
+		facts, changed := slices.Clip(w.facts), w.changed
 		w.mu.Unlock()
-		if done {
+		if ok(facts) {
 			return
 		}
 		select {
@@ -349,6 +384,12 @@ func (w *world) create(t testing.TB, partition int32, tasks ...ledger.Task) uuid
 	t.Helper()
 	asOf, err := w.log.End(t.Context(), partition)
 	require.NoError(t, err)
+	return w.createAt(t, partition, asOf, tasks...)
+}
+
+// createAt appends a collection with a log end learnt before.
+func (w *world) createAt(t testing.TB, partition int32, asOf int64, tasks ...ledger.Task) uuid.UUID {
+	t.Helper()
 	idMu.Lock()
 	idNo++
 	n := idNo
