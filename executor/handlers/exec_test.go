@@ -25,7 +25,7 @@ const patience = 30 * time.Second
 func script(t *testing.T, text string, edit ...func(*handlers.ExecConfig)) (h executor.RawHandler, dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "run.sh"), []byte("#!/bin/sh\n"+text), 0o700)) //nolint:gosec // it must be run
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "run.sh"), []byte("#!/bin/sh\n"+text), 0o700))
 	cfg := handlers.ExecConfig{Command: []string{"./run.sh"}, Dir: dir, Env: []string{"PATH=" + os.Getenv("PATH")}}
 	for _, e := range edit {
 		e(&cfg)
@@ -57,8 +57,9 @@ func TestExecHandsTheTaskInAndTheResultOut(t *testing.T) {
 	h, _ := script(t, "echo 'a word to the log' >&2\ncat\n")
 	result, err := h(t.Context(), rawTask())
 	require.NoError(t, err)
+	//nolint:testifylint // the digits must survive
 	require.Equal(t, `{"args":{"n":12345678901234567890},"previous":"before","collection_id":"018bcfe5-6800-7abc-8102-030405060708",`+
-		`"task_id":"018bcfe5-6800-8abc-919f-1b41779ed621","run":2,"attempt":3,"fence":42,"deadline":"2023-11-14T22:13:20Z"}`, string(result)) //nolint:testifylint // digits must survive
+		`"task_id":"018bcfe5-6800-8abc-919f-1b41779ed621","run":2,"attempt":3,"fence":42,"deadline":"2023-11-14T22:13:20Z"}`, string(result))
 }
 
 func TestExecWithoutOutputHasNoResult(t *testing.T) {
@@ -114,9 +115,9 @@ func TestExecHasNoShellAndNoEnvironmentOfOurs(t *testing.T) {
 	})
 	result, err := h(t.Context(), rawTask())
 	require.NoError(t, err)
-	real, err := filepath.EvalSymlinks(dir)
+	absolute, err := filepath.EvalSymlinks(dir)
 	require.NoError(t, err)
-	require.JSONEq(t, `{"arg":"$(touch pwned); `+"`id`"+`","given":"yes","secret":"","dir":"`+real+`"}`, string(result))
+	require.JSONEq(t, `{"arg":"$(touch pwned); `+"`id`"+`","given":"yes","secret":"","dir":"`+absolute+`"}`, string(result))
 	require.NoFileExists(t, filepath.Join(dir, "pwned"))
 }
 
