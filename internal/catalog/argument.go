@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -54,7 +55,7 @@ func (o object) has(key string) bool {
 	return false
 }
 
-func (r reference) String() string { return "${input." + strings.Join(r, ".") + "}" }
+func (ref reference) String() string { return "${input." + strings.Join(ref, ".") + "}" }
 
 // An argumentReader makes arguments from YAML and gathers their references.
 type argumentReader struct{ references []foundReference }
@@ -207,7 +208,7 @@ func (ref reference) write(r *resolution) {
 }
 
 func (ref reference) origin(_ *resolution, tokens []string) reference {
-	return append(ref[:len(ref):len(ref)], tokens...)
+	return append(slices.Clip(ref), tokens...)
 }
 
 func (t text) present(r *resolution) bool {

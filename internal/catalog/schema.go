@@ -135,7 +135,7 @@ func flatten(out []located, e *jsonschema.ValidationError, p *message.Printer) [
 }
 
 func below(tokens []string, token string) []string {
-	return append(tokens[:len(tokens):len(tokens)], token)
+	return append(slices.Clip(tokens), token)
 }
 
 // property returns every schema that describes the property called name of a

@@ -181,7 +181,10 @@ func mutate(value any, try func()) {
 func others() []any {
 	return []any{
 		nil, true, 0, 2.5, 1 << 20, "", "x", "5s", "30h", "a b", "${x", strings.Repeat("x", 101), strings.Repeat("x", 5000),
-		[]any{}, []any{"x", "x"}, []any{1}, map[string]any{},
+		[]any{},
+		[]any{"x", "x"},
+		[]any{1},
+		map[string]any{},
 	}
 }
 

@@ -5,7 +5,6 @@ package devstack_test
 import (
 	"log/slog"
 	"net"
-	"strconv"
 	"testing"
 	"time"
 
@@ -115,8 +114,9 @@ func TestBrokerNamesATakenPort(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = ln.Close() })
 	_, err = devstack.StartBroker(devstack.BrokerConfig{Dir: dir, Addr: ln.Addr().String(), Logger: testLogger(t)})
-	port := ln.Addr().(*net.TCPAddr).Port
-	require.ErrorContains(t, err, "port "+strconv.Itoa(port)+" is taken")
+	_, port, splitErr := net.SplitHostPort(ln.Addr().String())
+	require.NoError(t, splitErr)
+	require.ErrorContains(t, err, "port "+port+" is taken")
 
 	// The refused start has given the folder back.
 	startBroker(t, devstack.BrokerConfig{Dir: dir})

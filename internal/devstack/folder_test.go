@@ -17,10 +17,10 @@ import (
 func TestScratchRemovesOnlyWhatIsAbandoned(t *testing.T) {
 	t.Parallel()
 	const prefix = "keten-scratch-test-"
-	abandoned, err := os.MkdirTemp("", prefix)
+	abandoned, err := os.MkdirTemp("", prefix) //nolint:usetesting // beside what Scratch makes, and under its name
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(abandoned, "keten.lock"), nil, 0o600))
-	foreign, err := os.MkdirTemp("", prefix)
+	foreign, err := os.MkdirTemp("", prefix) //nolint:usetesting // beside what Scratch makes, and under its name
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(foreign) })
 

@@ -69,7 +69,7 @@ func removeStaleLock(ctx context.Context, logger *slog.Logger, dataDir string) e
 		return nil
 	}
 	pid, err := strconv.Atoi(lines[0])
-	if err != nil || syscall.Kill(pid, 0) == syscall.ESRCH { //nolint:errorlint // a system call returns the bare number
+	if err != nil || syscall.Kill(pid, 0) == syscall.ESRCH {
 		return nil // PostgreSQL finds out by itself
 	}
 	path := filepath.Join(dataDir, "postmaster.pid")

@@ -93,7 +93,7 @@ func exists(path string) bool {
 
 func folderStamp(dir string) (string, error) {
 	path := filepath.Join(dir, stampName)
-	raw, err := os.ReadFile(path) //nolint:gosec // the path is the caller's own folder
+	raw, err := os.ReadFile(path)
 	if err == nil {
 		return strings.TrimSpace(string(raw)), nil
 	}

@@ -4,11 +4,11 @@ package devstack_test
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -215,7 +215,7 @@ func TestPostgresStartsOverTheLockFileOfAnotherProgram(t *testing.T) {
 		_ = other.Wait()
 	})
 	lock := filepath.Join(pg.DataDir(), "postmaster.pid")
-	lines := []string{fmt.Sprint(other.Process.Pid), pg.DataDir(), "0", "5432", "", "", "", "ready", ""}
+	lines := []string{strconv.Itoa(other.Process.Pid), pg.DataDir(), "0", "5432", "", "", "", "ready", ""}
 	require.NoError(t, os.WriteFile(lock, []byte(strings.Join(lines, "\n")), 0o644))
 
 	startPostgres(t, dir)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -229,9 +230,7 @@ func (k *Kafka) properties() string {
 		"num.network.threads":          "2",
 		"num.io.threads":               "4",
 	}
-	for name, value := range k.cfg.Properties {
-		props[name] = value
-	}
+	maps.Copy(props, k.cfg.Properties)
 	var b strings.Builder
 	for name, value := range props {
 		fmt.Fprintf(&b, "%s=%s\n", name, strings.ReplaceAll(value, `\`, `\\`))

@@ -11,6 +11,8 @@ import (
 
 // Two tests never see each other's tables, and a database goes with its test
 // even when a pool is still open.
+//
+//nolint:paralleltest // the databases are looked at after the tests that had them
 func TestEachTestHasADatabaseOfItsOwn(t *testing.T) {
 	t.Parallel()
 	var urls []string

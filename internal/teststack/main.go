@@ -113,7 +113,7 @@ func (s *servers) env() []string {
 func (s *servers) stop(ctx context.Context) error {
 	var errs []error
 	if s.kafka != nil {
-		errs = append(errs, s.kafka.Kill())
+		errs = append(errs, s.kafka.Kill()) //nolint:contextcheck // a kill is not waited for
 	}
 	if s.pg != nil {
 		ctx, cancel := context.WithTimeout(ctx, stopWait)

@@ -114,7 +114,6 @@ func available(ctx context.Context, ns []need) (out []string) {
 	for _, n := range ns {
 		chosen := n.debian[len(n.debian)-1]
 		for _, pkg := range n.debian {
-			//nolint:gosec // the names are constants of this file
 			if exec.CommandContext(ctx, "apt-cache", "show", "--no-all-versions", pkg).Run() == nil {
 				chosen = pkg
 				break
@@ -126,7 +125,7 @@ func available(ctx context.Context, ns []need) (out []string) {
 }
 
 func apt(ctx context.Context, stderr io.Writer, args ...string) error {
-	cmd := exec.CommandContext(ctx, "apt-get", args...) //nolint:gosec // the arguments are constants of this file
+	cmd := exec.CommandContext(ctx, "apt-get", args...)
 	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 	// Its progress is for people; stdout belongs to the command that follows.
 	cmd.Stdout, cmd.Stderr = stderr, stderr
