@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"os"
+	"runtime/pprof"
 	"slices"
 	"sync"
 	"time"
@@ -33,6 +35,7 @@ const (
 type benchConfig struct {
 	serverConfig
 	chains, warmup, idle, clients, records int
+	cpuProfile                             string
 }
 
 func newBench(std stdio) *cobra.Command {
@@ -53,7 +56,7 @@ Without --kafka-brokers an embedded broker and an own PostgreSQL are used.`,
 			ctx, cancel := context.WithTimeout(cmd.Context(), benchLimit)
 			defer cancel()
 			own := !cmd.Flags().Changed("kafka-brokers")
-			return runBench(ctx, std, cfg, logger, own)
+			return profiled(cfg.cpuProfile, func() error { return runBench(ctx, std, cfg, logger, own) })
 		},
 	}
 	cfg.addLedgerFlags(cmd.Flags())
@@ -64,8 +67,26 @@ Without --kafka-brokers an embedded broker and an own PostgreSQL are used.`,
 	f.IntVar(&cfg.clients, "clients", 32, "HTTP clients that submit at once")
 	f.IntVar(&cfg.records, "records", 200_000, "raw appends")
 	f.IntVar(&cfg.slots, "slots", 64, "tasks that run at once")
+	f.StringVar(&cfg.cpuProfile, "cpu-profile", "", "write a CPU profile of this process to a file, for go tool pprof")
 	_ = f.Set("log-level", "warn") // known flag, known value
 	return cmd
+}
+
+// profiled runs do, with a CPU profile of it in file unless that is empty.
+func profiled(file string, do func() error) error {
+	if file == "" {
+		return do()
+	}
+	f, err := os.Create(file) //nolint:gosec // the user names the file
+	if err != nil {
+		return exitWith(exitUsage, fmt.Errorf("--cpu-profile: %w", err))
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return errors.Join(fmt.Errorf("profile: %w", err), f.Close())
+	}
+	err = do()
+	pprof.StopCPUProfile()
+	return errors.Join(err, f.Close())
 }
 
 func runBench(ctx context.Context, std stdio, cfg benchConfig, logger *slog.Logger, own bool) error {
@@ -192,10 +213,10 @@ type noopResult struct {
 func (c *chainClock) register(r *executor.Registry) error {
 	executor.Handle(r, "bench.noop", func(_ context.Context, t executor.Task[noopArgs]) (noopResult, error) {
 		now := time.Now()
-		c.stamp(t.CollectionID.String(), func(ct *chainTimes) { ct.started[t.Args.Step] = now })
+		c.stamp(t.Collection.String(), func(ct *chainTimes) { ct.started[t.Args.Step] = now })
 		defer func() {
 			now := time.Now()
-			c.stamp(t.CollectionID.String(), func(ct *chainTimes) { ct.ended[t.Args.Step] = now })
+			c.stamp(t.Collection.String(), func(ct *chainTimes) { ct.ended[t.Args.Step] = now })
 		}()
 		return noopResult{Step: t.Args.Step, Text: "a result that is passed on and stored"}, nil
 	})
@@ -309,6 +330,7 @@ func (b *bencher) submit(ctx context.Context) (string, error) {
 	var col collection
 	header := http.Header{"Prefer": {"wait=0"}}
 	_, err := b.client.call(ctx, http.MethodPost, "/v1/collections", header, chainBody(), &col)
+	b.client.note(&col)
 	return col.ID, err
 }
 
@@ -344,8 +366,8 @@ func (b *bencher) oneByOne(ctx context.Context, n int) (sentChains, error) {
 			return sent, err
 		}
 		sent.submitted[id] = at
-		var col collection
-		if _, err := b.client.call(ctx, http.MethodGet, "/v1/collections/"+id+"?wait=30s", nil, nil, &col); err != nil {
+		col, _, err := b.client.collection(ctx, id, "?wait=30s")
+		if err != nil {
 			return sent, err
 		}
 		if col.Status != "succeeded" {

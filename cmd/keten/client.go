@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -105,6 +106,9 @@ type client struct {
 	base   string
 	http   *http.Client
 	output string
+
+	mu   sync.Mutex
+	seen map[string]string // position of each collection that was answered: later reads are not older
 }
 
 func (c *client) addFlags(f *pflag.FlagSet) {
@@ -182,9 +186,29 @@ func problemError(status int, answer []byte) error {
 	return p
 }
 
-func (c *client) collection(ctx context.Context, id string) (col collection, raw []byte, err error) {
-	raw, err = c.call(ctx, http.MethodGet, "/v1/collections/"+url.PathEscape(id), nil, nil, &col)
+// collection reads one collection, at least as new as it was seen before. query
+// may be empty.
+func (c *client) collection(ctx context.Context, id, query string) (col collection, raw []byte, err error) {
+	header := http.Header{}
+	c.mu.Lock()
+	if at := c.seen[id]; at != "" {
+		header.Set("Keten-At-Least", at)
+	}
+	c.mu.Unlock()
+	raw, err = c.call(ctx, http.MethodGet, "/v1/collections/"+url.PathEscape(id)+query, header, nil, &col)
+	c.note(&col)
 	return col, raw, err
+}
+
+func (c *client) note(col *collection) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.seen == nil {
+		c.seen = map[string]string{}
+	}
+	if col.ID != "" && col.Position != "" {
+		c.seen[col.ID] = col.Position
+	}
 }
 
 // start starts a collection from a template. key may be empty.
@@ -198,6 +222,7 @@ func (c *client) start(ctx context.Context, template, key string, body map[strin
 		header.Set("Idempotency-Key", key)
 	}
 	raw, err = c.call(ctx, http.MethodPost, path, header, body, &col)
+	c.note(&col)
 	return col, raw, err
 }
 
@@ -210,6 +235,7 @@ func (c *client) retry(ctx context.Context, id string, run int, reason string) (
 		body["reason"] = reason
 	}
 	raw, err = c.call(ctx, http.MethodPost, "/v1/collections/"+url.PathEscape(id)+"/retry", nil, body, &col)
+	c.note(&col)
 	return col, raw, err
 }
 
@@ -239,7 +265,7 @@ func (c *client) follow(ctx context.Context, ids []string, every time.Duration, 
 			if ended(cols[i].Status) {
 				continue
 			}
-			col, raw, err := c.collection(ctx, id)
+			col, raw, err := c.collection(ctx, id, "")
 			if err != nil {
 				return cols, err
 			}

@@ -165,7 +165,7 @@ func (s *server) makeRoles(types *catalog.Catalog, registry *executor.Registry, 
 	if s.cfg.has(roleAPI) {
 		s.api, err = httpapi.New(httpapi.Config{
 			Store: s.store, Catalog: types, KnownTypes: registry.Types(), Appender: s.log,
-			LedgerID: info.LedgerID, Partitions: info.Partitions, Window: info.Window,
+			LedgerID: info.LedgerID, Partitions: info.Partitions, Window: info.Window, SingleReplica: info.SingleReplica,
 			Logger: s.logger, Registerer: s.metrics, Gatherer: s.metrics, Ready: s.ready,
 		})
 		if err != nil {
@@ -174,7 +174,7 @@ func (s *server) makeRoles(types *catalog.Catalog, registry *executor.Registry, 
 	}
 	if s.cfg.has(roleExecutor) {
 		s.executor, err = executor.New(executor.Config{
-			Log: s.log, Registry: registry, Queues: []string{ledger.DefaultQueue}, WorkerID: worker, Slots: s.cfg.slots,
+			Log: s.log, Registry: registry, Worker: worker, Group: s.cfg.prefix + ".executor." + ledger.DefaultQueue, Slots: s.cfg.slots,
 			ShutdownGrace: s.cfg.shutdownGrace, Logger: s.logger, Registerer: s.metrics,
 		})
 		if err != nil {

@@ -25,7 +25,7 @@ func newShow(std stdio) *cobra.Command {
 			if err := c.check(); err != nil {
 				return err
 			}
-			col, raw, err := c.collection(cmd.Context(), args[0])
+			col, raw, err := c.collection(cmd.Context(), args[0], "")
 			if err != nil {
 				return err
 			}
@@ -54,7 +54,7 @@ same task ids. Results already obtained are kept and passed on.`,
 				return err
 			}
 			if run == 0 { // retry the run that is shown now, not one that starts meanwhile
-				col, _, err := c.collection(cmd.Context(), args[0])
+				col, _, err := c.collection(cmd.Context(), args[0], "")
 				if err != nil {
 					return err
 				}

@@ -43,6 +43,9 @@ func row(t io.Writer, cells ...string) {
 }
 
 func age(at time.Time) string {
+	if at.IsZero() {
+		return "now" // not recorded yet
+	}
 	d := time.Since(at)
 	switch {
 	case d < time.Minute:
@@ -99,8 +102,10 @@ func printList(w io.Writer, cols []collection) {
 }
 
 func printCollection(w io.Writer, c collection) {
-	fmt.Fprintf(w, "Collection  %s\nName        %s\nStatus      %s (run %d)\nCreated     %s (%s ago)\n",
-		c.ID, cleanText(c.Name), c.Status, c.Run, c.CreatedAt.Local().Format(time.RFC3339), age(c.CreatedAt))
+	fmt.Fprintf(w, "Collection  %s\nName        %s\nStatus      %s (run %d)\n", c.ID, cleanText(c.Name), c.Status, c.Run)
+	if !c.CreatedAt.IsZero() {
+		fmt.Fprintf(w, "Created     %s (%s ago)\n", c.CreatedAt.Local().Format(time.RFC3339), age(c.CreatedAt))
+	}
 	if c.Retryable {
 		fmt.Fprintf(w, "Retry       keten retry %s\n", c.ID)
 	}
