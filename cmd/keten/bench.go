@@ -55,8 +55,8 @@ Without --kafka-brokers an embedded broker and an own PostgreSQL are used.`,
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), benchLimit)
 			defer cancel()
-			own := !cmd.Flags().Changed("kafka-brokers")
-			return profiled(cfg.cpuProfile, func() error { return runBench(ctx, std, cfg, logger, own) })
+			cfg.own = !cmd.Flags().Changed("kafka-brokers")
+			return profiled(cfg.cpuProfile, func() error { return runBench(ctx, std, cfg, logger) })
 		},
 	}
 	cfg.addLedgerFlags(cmd.Flags())
@@ -77,7 +77,7 @@ func profiled(file string, do func() error) error {
 	if file == "" {
 		return do()
 	}
-	f, err := os.Create(file) //nolint:gosec // the user names the file
+	f, err := os.Create(file)
 	if err != nil {
 		return exitWith(exitUsage, fmt.Errorf("--cpu-profile: %w", err))
 	}
@@ -89,11 +89,11 @@ func profiled(file string, do func() error) error {
 	return errors.Join(err, f.Close())
 }
 
-func runBench(ctx context.Context, std stdio, cfg benchConfig, logger *slog.Logger, own bool) error {
+func runBench(ctx context.Context, std stdio, cfg benchConfig, logger *slog.Logger) error {
 	cfg.roles, cfg.httpAddr, cfg.partitions, cfg.allowSingleReplica = allRoles(), "127.0.0.1:0", defaultPartitions, true
 	cfg.shutdownGrace = time.Second
 	var st *stack
-	if own {
+	if cfg.own {
 		dir, remove, err := devstack.Scratch("keten-bench-")
 		if err != nil {
 			return err
@@ -113,7 +113,7 @@ func runBench(ctx context.Context, std stdio, cfg benchConfig, logger *slog.Logg
 		return err
 	}
 	broker := "kafka"
-	if own {
+	if cfg.own {
 		broker = "embedded"
 	}
 	if err := benchRaw(ctx, std, cfg, broker); err != nil {

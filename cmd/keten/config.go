@@ -33,6 +33,7 @@ type serverConfig struct {
 	replicationFactor  int16
 	allowSingleReplica bool
 	insecureNoAuth     bool
+	own                bool // bring a broker and PostgreSQL along
 	wait               time.Duration
 	shutdownGrace      time.Duration
 	logLevel           string
@@ -76,7 +77,7 @@ func (c *serverConfig) check() error {
 	if c.slots < 1 || c.slots > 10_000 {
 		add("--slots: is %d, want 1 to 10000", c.slots)
 	}
-	if err := checkListen(c.httpAddr, c.insecureNoAuth); err != nil {
+	if err := c.checkListen(); err != nil {
 		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -91,16 +92,16 @@ func (c *serverConfig) needsPostgres() bool { return c.has(roleAPI) || c.has(rol
 
 // checkListen refuses an address that others can reach: nobody is
 // authenticated yet.
-func checkListen(addr string, insecure bool) error {
-	host, _, err := net.SplitHostPort(addr)
+func (c *serverConfig) checkListen() error {
+	host, _, err := net.SplitHostPort(c.httpAddr)
 	if err != nil {
 		return fmt.Errorf("--http-addr: %w", err)
 	}
 	ip := net.ParseIP(host)
-	if insecure || host == "localhost" || ip != nil && ip.IsLoopback() {
+	if c.insecureNoAuth || host == "localhost" || ip != nil && ip.IsLoopback() {
 		return nil
 	}
-	return fmt.Errorf("--http-addr: %q is not a loopback address and no authentication is configured: anybody who reaches it could run tasks (--insecure-no-auth accepts that)", addr)
+	return fmt.Errorf("--http-addr: %q is not a loopback address and no authentication is configured: anybody who reaches it could run tasks (--insecure-no-auth accepts that)", c.httpAddr)
 }
 
 func newLogger(io stdio, level, format string) (*slog.Logger, error) {

@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/keten-ledger/keten/internal/devstack"
 	"github.com/keten-ledger/keten/internal/kafkatest"
 	"github.com/keten-ledger/keten/internal/pgtest"
 )
@@ -23,7 +25,7 @@ func journal(t *testing.T) (catalog string, starts func() []string, open func())
 	t.Helper()
 	dir := t.TempDir()
 	script := func(name, text string) {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\nset -eu\n"+text), 0o700)) //nolint:gosec // it must be run
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\nset -eu\n"+text), 0o700))
 	}
 	// one line a start: task id, attempt and pid; the line is short, so appending it is atomic
 	note := `input=$(cat)
@@ -74,7 +76,10 @@ func start(t *testing.T, api, file string) resource {
 func TestDevSurvivesKillInTheMiddleOfATask(t *testing.T) {
 	t.Parallel()
 	catalog, starts, open := journal(t)
-	args := []string{"dev", "--data-dir", t.TempDir(), "--http-addr", "127.0.0.1:0", "--kafka-addr", "127.0.0.1:0", "--catalog", catalog}
+	dir, remove, err := devstack.Scratch("keten-crash-test-")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, remove()) })
+	args := []string{"dev", "--data-dir", dir, "--http-addr", "127.0.0.1:0", "--kafka-addr", "127.0.0.1:0", "--catalog", catalog}
 	api := `API +(http://\S+)/v1`
 
 	p := spawn(t, nil, args...)
@@ -86,6 +91,7 @@ func TestDevSurvivesKillInTheMiddleOfATask(t *testing.T) {
 
 	p = spawn(t, nil, args...)
 	url := p.await(api)[1]
+	broker, database := p.await(`Kafka +(\S+)`)[1], p.await(`Postgres +(\S+)`)[1]
 	require.Eventually(t, func() bool { return len(starts()) == 3 }, patience, 20*time.Millisecond, "the gate is started again")
 	open()
 	_, stderr, code := keten(t, "watch", "--api", url, "--timeout", patience.String(), c.ID)
@@ -103,9 +109,21 @@ func TestDevSurvivesKillInTheMiddleOfATask(t *testing.T) {
 	var task struct {
 		Attempts []struct {
 			Status string `json:"status"`
-		} `json:"attempts"`
+		} `json:"all_attempts"`
 	}
 	get(t, url+"/v1/collections/"+c.ID+"/tasks/"+c.Tasks[1].ID, &task)
+	require.Len(t, task.Attempts, 2)
+	require.Equal(t, "superseded", task.Attempts[0].Status)
+	require.Equal(t, "succeeded", task.Attempts[1].Status)
+
+	conn, err := pgx.Connect(t.Context(), database)
+	require.NoError(t, err)
+	defer func() { _ = conn.Close(context.Background()) }()
+	var events, rows int
+	require.NoError(t, conn.QueryRow(t.Context(), `select count(*) from keten.events`).Scan(&events))
+	require.NoError(t, conn.QueryRow(t.Context(), `select count(*) from keten.attempts`).Scan(&rows))
+	require.Equal(t, len(consume(t, []string{broker}, "keten.ledger")), events, "every record is one row")
+	require.Equal(t, 4, rows)
 	p.stop()
 }
 
@@ -155,7 +173,7 @@ func TestTwoExecutorsAndTwoProjectors(t *testing.T) {
 	}
 	conn, err := pgx.Connect(t.Context(), db)
 	require.NoError(t, err)
-	defer conn.Close(t.Context())
+	defer func() { _ = conn.Close(context.Background()) }()
 	count := func(sql string) (n int) {
 		require.NoError(t, conn.QueryRow(t.Context(), sql).Scan(&n))
 		return n

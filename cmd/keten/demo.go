@@ -48,7 +48,8 @@ The API stays up until Ctrl-C, with --exit it doesn't.`,
 			if err != nil {
 				return err
 			}
-			return runDemo(cmd.Context(), std, cfg, logger, !cmd.Flags().Changed("kafka-brokers"))
+			cfg.own = !cmd.Flags().Changed("kafka-brokers")
+			return runDemo(cmd.Context(), std, cfg, logger)
 		},
 	}
 	cfg.addLedgerFlags(cmd.Flags())
@@ -62,7 +63,7 @@ The API stays up until Ctrl-C, with --exit it doesn't.`,
 	return cmd
 }
 
-func runDemo(ctx context.Context, std stdio, cfg demoConfig, logger *slog.Logger, own bool) error {
+func runDemo(ctx context.Context, std stdio, cfg demoConfig, logger *slog.Logger) error {
 	if _, err := exec.LookPath("openssl"); err != nil {
 		return exitWith(exitUsage, errors.New("the example needs openssl; on Debian or Ubuntu: apt-get install openssl"))
 	}
@@ -80,7 +81,7 @@ func runDemo(ctx context.Context, std stdio, cfg demoConfig, logger *slog.Logger
 	say := storyteller{std.out}
 	say.line("1. Starting the parts.")
 	var st *stack
-	if own {
+	if cfg.own {
 		if st, err = startStack(ctx, logger, dir, ""); err != nil {
 			return err
 		}
@@ -180,7 +181,7 @@ func (d *demo) tell(ctx context.Context) error {
 }
 
 func readDomains(file string) ([]string, error) {
-	f, err := os.Open(file) //nolint:gosec // the user names the example's folder
+	f, err := os.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("read the domains: %w", err)
 	}
@@ -200,7 +201,7 @@ func (d *demo) script(ctx context.Context, name string, args ...string) error {
 	if err != nil {
 		return fmt.Errorf("find %s: %w", name, err)
 	}
-	cmd := exec.CommandContext(ctx, path, args...) //nolint:gosec // the user names the example's folder
+	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Dir = d.cfg.example
 	cmd.Env = append(os.Environ(), demoStateVar+"="+d.state)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -268,10 +269,11 @@ func (d *demo) oneFailed(cols []collection) (*failedCollection, error) {
 func (d *demo) compare(before *failedCollection, after collection) error {
 	d.say.line("\n6. %s: run 1 %s, run %d %s. The same task ids, and who ran how often:\n", before.domain, before.Status, after.Run, after.Status)
 	t := newTable(d.say.out, "   #", "TASK", "ID BEFORE", "ID AFTER", "SAME", "ATTEMPTS", "STATUS")
+	same := map[bool]string{true: "yes", false: "NO"}
 	var errs []error
 	for i, k := range after.Tasks {
 		b := before.Tasks[i]
-		row(t, fmt.Sprintf("   %d", i+1), k.Name, b.ID, k.ID, yes(b.ID == k.ID), fmt.Sprintf("%d → %d", b.Attempts, k.Attempts), k.Status)
+		row(t, fmt.Sprintf("   %d", i+1), k.Name, b.ID, k.ID, same[b.ID == k.ID], fmt.Sprintf("%d → %d", b.Attempts, k.Attempts), k.Status)
 		want := 1
 		if i == before.index {
 			want = 2
@@ -291,11 +293,4 @@ func (d *demo) compare(before *failedCollection, after collection) error {
 	}
 	d.say.line("\n   Installed: %s", cleanText(string(after.Tasks[len(after.Tasks)-1].Result)))
 	return nil
-}
-
-func yes(b bool) string {
-	if b {
-		return "yes"
-	}
-	return "NO"
 }

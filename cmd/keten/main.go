@@ -31,7 +31,7 @@ type stdio struct {
 
 // run runs one command line and returns the exit code.
 func run(ctx context.Context, args []string, io stdio) int {
-	cmd := newRoot(io)
+	cmd := newRoot(io) //nolint:contextcheck // the commands take theirs from ExecuteContext
 	cmd.SetArgs(args)
 	cmd.SetIn(io.in)
 	cmd.SetOut(io.out)

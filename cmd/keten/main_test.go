@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -68,10 +69,10 @@ func spawn(t *testing.T, env []string, args ...string) *process {
 	p.cmd.WaitDelay = 10 * time.Second
 	require.NoError(t, p.cmd.Start())
 	go p.read(r)
-	go func() { err := p.cmd.Wait(); w.Close(); p.done <- err; close(p.done) }()
+	go func() { err := p.cmd.Wait(); _ = w.Close(); p.done <- err; close(p.done) }()
 	t.Cleanup(func() {
-		_ = p.cmd.Process.Kill()
-		<-p.done
+		_ = p.cmd.Process.Kill() // it may have ended
+		_ = <-p.done
 		if t.Failed() {
 			t.Logf("output of keten %s:\n%s", strings.Join(args, " "), p.output())
 		}
@@ -131,7 +132,7 @@ func (p *process) stop() {
 func (p *process) kill() {
 	p.t.Helper()
 	require.NoError(p.t, p.cmd.Process.Kill())
-	<-p.done
+	_ = <-p.done
 }
 
 // keten runs one command to its end.
@@ -143,7 +144,7 @@ func keten(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
-	if _, ok := err.(*exec.ExitError); !ok { //nolint:errorlint // Run does not wrap it
+	if _, ok := errors.AsType[*exec.ExitError](err); !ok {
 		require.NoError(t, err)
 	}
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()

@@ -53,7 +53,7 @@ type server struct {
 // the catalog's; nil for none.
 func newServer(ctx context.Context, cfg serverConfig, logger *slog.Logger, register func(*executor.Registry) error) (_ *server, err error) {
 	s := &server{cfg: cfg, logger: logger, metrics: newMetrics()}
-	defer func() {
+	defer func() { //nolint:contextcheck // closing waits for nothing that a context could end
 		if err != nil {
 			s.close()
 		}
@@ -73,7 +73,7 @@ func newServer(ctx context.Context, cfg serverConfig, logger *slog.Logger, regis
 	if err := s.connect(ctx, worker); err != nil {
 		return nil, err
 	}
-	return s, s.makeRoles(types, registry, worker)
+	return s, s.makeRoles(types, registry, worker) //nolint:contextcheck // requests bring their own
 }
 
 func newMetrics() *prometheus.Registry {
@@ -193,7 +193,7 @@ func (s *server) url() string { return "http://" + s.listener.Addr().String() }
 // run runs the roles until ctx ends or one of them fails, then stops all:
 // intake at once, work within its grace.
 func (s *server) run(ctx context.Context) error {
-	defer s.close()
+	defer s.close() //nolint:contextcheck // closing waits for nothing that a context could end
 	g, ctx := errgroup.WithContext(ctx)
 	if s.store != nil {
 		g.Go(func() error { return s.store.Run(ctx) })

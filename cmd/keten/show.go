@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -93,7 +94,7 @@ func newList(std stdio) *cobra.Command {
 			for _, s := range status {
 				q.Add("status", s)
 			}
-			for k, v := range map[string]string{"name": name, "cursor": cursor, "limit": fmt.Sprint(limit)} {
+			for k, v := range map[string]string{"name": name, "cursor": cursor, "limit": strconv.Itoa(limit)} {
 				if v != "" {
 					q.Set(k, v)
 				}

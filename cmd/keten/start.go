@@ -88,7 +88,7 @@ func startRequest(in io.Reader, args []string, input, file string) (template str
 func readJSONFile(in io.Reader, file string, v *map[string]any) error {
 	r := in
 	if file != "-" {
-		f, err := os.Open(file) //nolint:gosec // the user names the file
+		f, err := os.Open(file)
 		if err != nil {
 			return exitWith(exitUsage, fmt.Errorf("--file: %w", err))
 		}

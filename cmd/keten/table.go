@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -96,9 +97,9 @@ func (c *collection) problem() string {
 func printList(w io.Writer, cols []collection) {
 	t := newTable(w, "ID", "NAME", "STATUS", "RUN", "STEP", "AGE", "ERROR")
 	for _, c := range cols {
-		row(t, c.ID, short(c.Name, 40), c.Status, fmt.Sprint(c.Run), c.step(), age(c.CreatedAt), short(c.problem(), 60))
+		row(t, c.ID, short(c.Name, 40), c.Status, strconv.Itoa(c.Run), c.step(), age(c.CreatedAt), short(c.problem(), 60))
 	}
-	t.Flush()
+	_ = t.Flush() // a terminal that is gone has nobody to tell
 }
 
 func printCollection(w io.Writer, c collection) {
@@ -120,7 +121,7 @@ func printCollection(w io.Writer, c collection) {
 		if k.DurationMS != nil {
 			took = (time.Duration(*k.DurationMS) * time.Millisecond).String()
 		}
-		row(t, fmt.Sprint(k.Index+1), short(k.Name, 30), k.Status, fmt.Sprint(k.Attempts), took, k.ID, short(message, 200))
+		row(t, strconv.Itoa(k.Index+1), short(k.Name, 30), k.Status, strconv.Itoa(k.Attempts), took, k.ID, short(message, 200))
 	}
-	t.Flush()
+	_ = t.Flush() // a terminal that is gone has nobody to tell
 }
