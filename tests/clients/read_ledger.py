@@ -196,7 +196,8 @@ def subsequence(story: list[str], expected: list[str]) -> bool:
 
 def records(brokers: str, topic: str) -> Iterator[Message]:
     """All records that are in the topic now, partition by partition."""
-    consumer = Consumer({"bootstrap.servers": brokers, "group.id": "clients-reader", "enable.auto.commit": False, "check.crcs": True})
+    settings = {"group.id": "clients-reader", "enable.auto.commit": False, "check.crcs": True, "enable.metrics.push": False}
+    consumer = Consumer({"bootstrap.servers": brokers, **settings})
     try:
         for partition in sorted(consumer.list_topics(topic, timeout=DEADLINE_S).topics[topic].partitions):
             place = TopicPartition(topic, partition, OFFSET_BEGINNING)
