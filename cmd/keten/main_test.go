@@ -56,23 +56,24 @@ type process struct {
 	mu    sync.Mutex
 	text  bytes.Buffer
 	lines chan string
-	done  chan error
+	ended error // valid once done is closed
+	done  chan struct{}
 }
 
 // spawn starts keten; it is ended with the test.
 func spawn(t *testing.T, env []string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(binary, args...), lines: make(chan string, 10_000), done: make(chan error, 1)}
+	p := &process{t: t, cmd: exec.Command(binary, args...), lines: make(chan string, 10_000), done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), env...)
 	r, w := io.Pipe()
 	p.cmd.Stdout, p.cmd.Stderr = w, w
 	p.cmd.WaitDelay = 10 * time.Second
 	require.NoError(t, p.cmd.Start())
 	go p.read(r)
-	go func() { err := p.cmd.Wait(); _ = w.Close(); p.done <- err; close(p.done) }()
+	go func() { p.ended = p.cmd.Wait(); _ = w.Close(); close(p.done) }()
 	t.Cleanup(func() {
 		_ = p.cmd.Process.Kill() // it may have ended
-		_ = <-p.done
+		<-p.done
 		if t.Failed() {
 			t.Logf("output of keten %s:\n%s", strings.Join(args, " "), p.output())
 		}
@@ -121,8 +122,8 @@ func (p *process) stop() {
 	p.t.Helper()
 	require.NoError(p.t, p.cmd.Process.Signal(syscall.SIGINT))
 	select {
-	case err := <-p.done:
-		require.NoError(p.t, err, p.output())
+	case <-p.done:
+		require.NoError(p.t, p.ended, p.output())
 	case <-time.After(patience):
 		require.FailNow(p.t, "keten did not stop", p.output())
 	}
@@ -132,7 +133,7 @@ func (p *process) stop() {
 func (p *process) kill() {
 	p.t.Helper()
 	require.NoError(p.t, p.cmd.Process.Kill())
-	_ = <-p.done
+	<-p.done
 }
 
 // keten runs one command to its end.
