@@ -10,9 +10,13 @@ import (
 	"github.com/keten-ledger/keten/ledger"
 )
 
-// pollPause is the least time between two reads of one long-poll: a busy
-// partition moves thousands of times a second, and nobody reads that fast.
-const pollPause = 20 * time.Millisecond
+// The least time between two reads of one long-poll grows from pollPauseFirst
+// to pollPauseMost: a short run is answered at once, and a busy partition does
+// not make every reader of it read without end.
+const (
+	pollPauseFirst = time.Millisecond
+	pollPauseMost  = 50 * time.Millisecond
+)
 
 // ReadHeaders are the headers that every read takes.
 type ReadHeaders struct {
@@ -126,16 +130,18 @@ func (a *API) get(ctx context.Context, in *getInput) (*collectionOutput, error) 
 func (a *API) untilEnded(ctx context.Context, c readmodel.Collection, wait time.Duration) (readmodel.Collection, error) {
 	polling, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
+	least := pollPauseFirst
 	for c.Status == ledger.StatusPending || c.Status == ledger.StatusRunning {
 		if _, err := a.store.WaitChange(polling, c.Position); err != nil {
 			break
 		}
+		pause(polling, least)
+		least = min(2*least, pollPauseMost)
 		next, err := a.store.Collection(ctx, defaultTenant, c.ID)
 		if err != nil {
 			return c, err
 		}
 		c = next
-		pause(polling, pollPause)
 	}
 	return c, ctx.Err()
 }
