@@ -37,8 +37,9 @@ verify: ## make the generated files again and compare them with the committed on
 	scripts/verify
 
 .PHONY: bench
-bench: ## measure throughput and latency on this machine, one JSON line per scenario
-	@go run ./cmd/keten bench $(ARGS)
+bench: ## measure throughput and latency on Apache Kafka and PostgreSQL, one JSON line per scenario
+	@go build -o bin/keten ./cmd/keten
+	@go run ./internal/teststack -- bash -c 'bin/keten bench --kafka-brokers "$$KETEN_TEST_BROKERS" --database-url "$$KETEN_TEST_DATABASE_URL" $(ARGS)'
 
 .PHONY: build
 build: ## build bin/keten

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -236,6 +237,7 @@ func benchKeten(ctx context.Context, std stdio, cfg benchConfig, logger *slog.Lo
 	run, stop := context.WithCancel(ctx)
 	g, run := errgroup.WithContext(run)
 	g.Go(func() error { return s.run(run) })
+	defer dropBench(ctx, cfg, logger)
 	g.Go(func() error {
 		defer stop()
 		b := &bencher{std: std, cfg: cfg, clock: clock, broker: broker, client: &client{base: s.url(), http: &http.Client{
@@ -244,6 +246,30 @@ func benchKeten(ctx context.Context, std stdio, cfg benchConfig, logger *slog.Lo
 		return b.run(run)
 	})
 	return g.Wait()
+}
+
+// dropBench removes what the benchmark made on services that others use too.
+func dropBench(ctx context.Context, cfg benchConfig, logger *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	defer cancel()
+	err := func() error {
+		conn, err := pgx.Connect(ctx, cfg.databaseURL)
+		if err != nil {
+			return err
+		}
+		_, err = conn.Exec(ctx, "drop schema if exists "+pgx.Identifier{cfg.schema}.Sanitize()+" cascade")
+		err = errors.Join(err, conn.Close(ctx))
+		cl, kafkaErr := kgo.NewClient(kgo.SeedBrokers(cfg.brokers...))
+		if kafkaErr != nil {
+			return errors.Join(err, kafkaErr)
+		}
+		defer cl.Close()
+		_, kafkaErr = kadm.NewClient(cl).DeleteTopics(ctx, cfg.prefix+".ledger")
+		return errors.Join(err, kafkaErr)
+	}()
+	if err != nil {
+		logger.WarnContext(ctx, "the benchmark's schema or topic is left behind", slog.String("schema", cfg.schema), slog.String("prefix", cfg.prefix), slog.Any("error", err))
+	}
 }
 
 type bencher struct {

@@ -93,10 +93,33 @@ func loadCatalog(path string) (*catalog.Catalog, error) {
 		return &catalog.Catalog{}, nil
 	}
 	c, err := catalog.Load(path)
+	if err == nil {
+		err = checkQueues(c)
+	}
 	if err != nil {
 		return nil, exitWith(exitUsage, fmt.Errorf("--catalog: %w", err))
 	}
 	return c, nil
+}
+
+// checkQueues refuses what would wait for ever: the executors of this version
+// serve one queue.
+func checkQueues(c *catalog.Catalog) error {
+	var errs []error
+	check := func(what, name, queue string) {
+		if queue != ledger.DefaultQueue {
+			errs = append(errs, fmt.Errorf("%s %s: queue %q: executors of this version serve the queue %q only", what, name, queue, ledger.DefaultQueue))
+		}
+	}
+	for _, name := range c.TypeNames() {
+		check("type", name, c.Types[name].Queue)
+	}
+	for _, name := range c.TemplateNames() {
+		for _, t := range c.Templates[name].Tasks {
+			check("template", name+", task "+t.Name, t.Queue)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // newRegistry has a handler for each type the catalog runs as a command.
