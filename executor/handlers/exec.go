@@ -24,11 +24,12 @@ const (
 	// exitRetryable is EX_TEMPFAIL of sysexits.h: the command asks to be tried
 	// again.
 	exitRetryable = 75
-	// stopGrace is how long a command may go on after SIGTERM before SIGKILL.
-	stopGrace = 5 * time.Second
+	// stopGrace is how long a command may go on after SIGTERM before SIGKILL:
+	// less than an executor waits for interrupted handlers at its shutdown.
+	stopGrace = 3 * time.Second
 	// pipeGrace bounds how long the end of a command waits for a process that
 	// it left behind with its output still open.
-	pipeGrace = 2 * time.Second
+	pipeGrace = time.Second
 	// keptErrorBytes is how much of the end of standard error is kept.
 	keptErrorBytes = ledger.MaxDetailBytes
 )
@@ -80,7 +81,7 @@ type account struct{ uid, gid uint32 }
 // last line of standard error is the failure's message.
 //
 // The command has a process group of its own. At the end of the handler's
-// context the group gets SIGTERM, and SIGKILL 5 s later; what the command left
+// context the group gets SIGTERM, and SIGKILL 3 s later; what the command left
 // running in its group is killed when it has ended. On Linux the command, though
 // not what it started, also dies with this process after kill -9.
 //
