@@ -18,6 +18,14 @@ import (
 // is not left waiting for a long fold.
 const pollMax = 500
 
+const (
+	// writeTimeout bounds a transaction, and with it how long a server that has
+	// stopped answering without closing its connections goes unnoticed.
+	writeTimeout = time.Minute
+	// readTimeout does the same for reading the checkpoints.
+	readTimeout = 10 * time.Second
+)
+
 // session is one fold of the ledger from its beginning. It ends when the tables
 // stand where it cannot continue.
 type session struct {
@@ -71,11 +79,7 @@ func (p *Projector) session(ctx context.Context) error {
 
 // load reads where the tables and the log stand.
 func (s *session) load(ctx context.Context) error {
-	var stored []readmodel.Checkpoint
-	err := s.persist(ctx, "read the checkpoints", func() (err error) {
-		stored, err = s.cfg.Store.Checkpoints(ctx, s.info.LedgerID, s.info.Partitions)
-		return err
-	})
+	stored, err := s.checkpoints(ctx)
 	if err != nil {
 		return err
 	}
@@ -98,6 +102,17 @@ func (s *session) load(ctx context.Context) error {
 		s.parts[c.Partition] = newPart(c, ends[c.Partition])
 	}
 	return nil
+}
+
+// checkpoints reads where the tables stand, for as long as that takes.
+func (s *session) checkpoints(ctx context.Context) (stored []readmodel.Checkpoint, err error) {
+	err = s.persist(ctx, "read the checkpoints", func() (err error) {
+		ctx, cancel := context.WithTimeout(ctx, readTimeout)
+		defer cancel()
+		stored, err = s.cfg.Store.Checkpoints(ctx, s.info.LedgerID, s.info.Partitions)
+		return err
+	})
+	return stored, err
 }
 
 // poll hands over what the reader brings, until ctx ends.
@@ -269,7 +284,11 @@ func (s *session) start(ctx context.Context, batch []*part) {
 	}
 	s.writing, s.began = batch, time.Now()
 	s.pace.wrote(records, s.began)
-	s.running.Go(func() { s.results <- s.cfg.Store.Write(ctx, changes) })
+	s.running.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+		defer cancel()
+		s.results <- s.cfg.Store.Write(ctx, changes)
+	})
 }
 
 // wrote takes in how a transaction ended.
@@ -346,11 +365,7 @@ func (s *session) recover(ctx context.Context, cause error) error {
 // reconcile reads where the tables stand. moved reports that they stand
 // elsewhere than known, aligned that the pending changes continue from there.
 func (s *session) reconcile(ctx context.Context) (moved, aligned bool, err error) {
-	var stored []readmodel.Checkpoint
-	err = s.persist(ctx, "read the checkpoints", func() (err error) {
-		stored, err = s.cfg.Store.Checkpoints(ctx, s.info.LedgerID, s.info.Partitions)
-		return err
-	})
+	stored, err := s.checkpoints(ctx)
 	if err != nil {
 		return false, false, err
 	}

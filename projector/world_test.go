@@ -3,7 +3,6 @@ package projector_test
 import (
 	"bytes"
 	"context"
-	"io"
 	"log/slog"
 	"strings"
 	"sync"
@@ -53,7 +52,7 @@ func (w *world) config() eventlog.Config {
 	return eventlog.Config{Brokers: w.cluster.ListenAddrs(), AllowSingleReplica: true, Logger: quiet()}
 }
 
-func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // history makes records for this ledger; the genesis is in the log already.
 func (w *world) history(t testing.TB, o history.Options) [][]ledger.Record {

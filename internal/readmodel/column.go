@@ -94,16 +94,7 @@ func (c *column) int8(v int64) {
 	c.buf = binary.BigEndian.AppendUint64(c.buf, uint64(v)) //nolint:gosec // two's complement is the format
 }
 
-// int8OrNull stores null for a negative number.
-func (c *column) int8OrNull(v int64) {
-	if v < 0 {
-		c.null()
-		return
-	}
-	c.int8(v)
-}
-
-func (c *column) bool(v bool) {
+func (c *column) bool(v bool) { //nolint:revive // v is the value, not a control flag
 	c.size(1)
 	if v {
 		c.buf = append(c.buf, 1)

@@ -184,7 +184,7 @@ const cursorVersion = 1
 
 func encodeCursor(c cursor) string {
 	b := append(make([]byte, 0, 25), cursorVersion)
-	b = binary.BigEndian.AppendUint64(b, uint64(c.at.UnixMicro())) //nolint:gosec // only decoded again
+	b = binary.BigEndian.AppendUint64(b, uint64(c.at.UnixMicro()))
 	return base64.RawURLEncoding.EncodeToString(append(b, c.id[:]...))
 }
 

@@ -31,7 +31,8 @@ func TestCollectionsFilters(t *testing.T) {
 	s.create(pending, "acme", "a", "b")
 	middle := s.now().Add(time.Millisecond)
 	s.create(failed, "acme", "a", "b")
-	s.fail(failed, "acme", 1, 0, s.begin(failed, "acme", 1, 0, 1), false)
+	s.succeed(failed, "acme", 1, 0, s.begin(failed, "acme", 1, 0, 1), `0`)
+	s.fail(failed, "acme", 1, 1, s.begin(failed, "acme", 1, 1, 1), false)
 	named := creation(done, "acme", "a")
 	named.Name, named.Labels, named.AsOf = "another", map[string]string{"env": "prod", "team": "x"}, s.fold.Position()
 	s.do(named)
@@ -47,15 +48,15 @@ func TestCollectionsFilters(t *testing.T) {
 		"statuses":          {readmodel.Filter{Status: []ledger.Status{"pending", "failed", "pending"}}, []uuid.UUID{failed, pending}},
 		"name":              {readmodel.Filter{Name: "another"}, []uuid.UUID{done}},
 		"name not like":     {readmodel.Filter{Name: "anoth"}, []uuid.UUID{}},
-		"failed type":       {readmodel.Filter{FailedType: "certificate.a"}, []uuid.UUID{failed}},
-		"failed at another": {readmodel.Filter{FailedType: "certificate.b"}, []uuid.UUID{}},
+		"failed type":       {readmodel.Filter{FailedType: "certificate.b"}, []uuid.UUID{failed}},
+		"failed at another": {readmodel.Filter{FailedType: "certificate.a"}, []uuid.UUID{}},
 		"label":             {readmodel.Filter{Labels: map[string]string{"env": "test"}}, []uuid.UUID{failed, pending}},
 		"labels":            {readmodel.Filter{Labels: map[string]string{"env": "prod", "team": "x"}}, []uuid.UUID{done}},
 		"labels not both":   {readmodel.Filter{Labels: map[string]string{"env": "test", "team": "x"}}, []uuid.UUID{}},
 		"after":             {readmodel.Filter{CreatedAfter: middle}, []uuid.UUID{done, failed}},
 		"before":            {readmodel.Filter{CreatedBefore: middle}, []uuid.UUID{pending}},
 		"after is inclusive, before is not": {
-			readmodel.Filter{CreatedAfter: s.at(4), CreatedBefore: s.at(7)}, []uuid.UUID{failed},
+			readmodel.Filter{CreatedAfter: s.at(4), CreatedBefore: s.at(9)}, []uuid.UUID{failed},
 		},
 		"several": {readmodel.Filter{Status: []ledger.Status{"failed", "succeeded"}, Name: "certificate"}, []uuid.UUID{failed}},
 	} {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 
@@ -216,7 +217,7 @@ func addDefinedCollections(add adder, st statement, rows []*collectionRow, from 
 		done.int4(r.tasksDone)
 		failed.int4OrNull(r.failedIndex)
 		errs.json(encodeSummary(r.err))
-		by.json(encodeActor(d.actor))
+		by.json(encode(d.actor))
 		createdAt.time(d.createdMS)
 		started.timeOrNull(r.startedMS)
 		finished.timeOrNull(r.finishedMS)
@@ -252,21 +253,14 @@ func encodeLabels(labels map[string]string) json.RawMessage {
 	if len(labels) == 0 {
 		return json.RawMessage(`{}`)
 	}
-	b, _ := json.Marshal(labels)
-	return b
-}
-
-func encodeActor(a ledger.Actor) json.RawMessage {
-	b, _ := json.Marshal(a)
-	return b
+	return encode(labels)
 }
 
 func encodeError(e *ledger.TaskError) json.RawMessage {
 	if e == nil {
 		return nil
 	}
-	b, _ := json.Marshal(e)
-	return b
+	return encode(e)
 }
 
 // encodeSummary leaves out the detail, of up to 64 KiB, which the attempt has.
@@ -276,5 +270,14 @@ func encodeSummary(e *ledger.TaskError) json.RawMessage {
 	}
 	short := *e
 	short.Detail = ""
-	return encodeError(&short)
+	return encode(short)
+}
+
+// encode is for structs and maps of strings, which always can be.
+func encode(v any) json.RawMessage {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("encode %T: %v", v, err))
+	}
+	return b
 }

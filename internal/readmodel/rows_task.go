@@ -182,7 +182,7 @@ func addOpenedRuns(add adder, rows []*runRow) {
 		idempotency.text(q.idempotencyKey)
 		hash.text(q.requestHash)
 		reason.text(q.reason)
-		by.json(encodeActor(q.actor))
+		by.json(encode(q.actor))
 		requestedAt.time(q.timeMS)
 		finished.timeOrNull(r.finishedMS)
 		failed.uuidOrNull(r.failedTask)

@@ -2,7 +2,6 @@ package readmodel_test
 
 import (
 	"bytes"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
@@ -25,7 +24,7 @@ type fixture struct {
 	ledgerID uuid.UUID
 }
 
-func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 func setup(t testing.TB) *fixture {
 	t.Helper()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"regexp"
 	"time"
 
@@ -114,9 +115,7 @@ func openPool(ctx context.Context, cfg Config, conns int32, params map[string]st
 	p["application_name"] = "keten"
 	p["timezone"] = "UTC"
 	p["jit"] = "off" // every statement is short
-	for k, v := range params {
-		p[k] = v
-	}
+	maps.Copy(p, params)
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {
 		return nil, fmt.Errorf("open the connection pool: %w", err)

@@ -102,14 +102,19 @@ func (w *watch) at(partition int32) int64 {
 	return w.positions[partition]
 }
 
-// setListening also forgets all positions when a connection was lost.
-func (w *watch) setListening(on bool) {
+func (w *watch) connected() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.listening = on
-	if !on {
-		clear(w.positions)
-	}
+	w.listening = true
+}
+
+// lost forgets all positions: the server that comes back may have been
+// restored to an older state.
+func (w *watch) lost() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.listening = false
+	clear(w.positions)
 }
 
 // pollIn returns how long a waiter sleeps before it looks for itself.
@@ -198,7 +203,7 @@ func (s *Store) Run(ctx context.Context) error {
 	pause := listenRetryMin
 	for ctx.Err() == nil {
 		heard, err := s.listen(ctx)
-		s.watch.setListening(false)
+		s.watch.lost()
 		if ctx.Err() != nil {
 			break
 		}
@@ -233,7 +238,7 @@ func (s *Store) listen(ctx context.Context) (heard bool, err error) {
 	if _, err := conn.Exec(ctx, `listen `+s.channel()); err != nil {
 		return false, failed("listen", err)
 	}
-	s.watch.setListening(true)
+	s.watch.connected()
 	s.look(ctx) // what was announced before this connection listened
 	for {
 		idle, cancel := context.WithTimeout(ctx, listenIdle)
@@ -246,11 +251,18 @@ func (s *Store) listen(ctx context.Context) (heard bool, err error) {
 		case ctx.Err() != nil || !quiet || conn.IsClosed():
 			return true, failed("wait for a notification", err)
 		default:
-			if err := conn.Ping(ctx); err != nil {
+			if err := ping(ctx, conn); err != nil {
 				return true, failed("ask whether the connection is alive", err)
 			}
 		}
 	}
+}
+
+// ping must not wait for a server that has stopped answering.
+func ping(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	return conn.Ping(ctx)
 }
 
 // channel is where the schema's positions are announced. Its name is an
