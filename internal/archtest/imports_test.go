@@ -199,7 +199,7 @@ func forbiddenImports(p pkg, r row, standard map[string]bool) []string {
 		switch {
 		// Directly: embedded-postgres brings it along.
 		case path == "testing" && !r.testing:
-			found = append(found, fmt.Sprintf("%s: may not import testing", p.name()))
+			found = append(found, p.name()+": may not import testing")
 		case r.wide:
 		case standard[path] && (r.std == nil || slices.Contains(r.std, path)):
 		case name != path && slices.Contains(r.ours, name):
