@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -38,7 +39,7 @@ func TestCreateIsShownAsItWasAnswered(t *testing.T) {
 // another way.
 func settled(c, shown httpapi.Collection) httpapi.Collection {
 	c.CreatedAt, c.UpdatedAt, c.Position = shown.CreatedAt, shown.UpdatedAt, shown.Position
-	c.Tasks = append([]httpapi.Task(nil), c.Tasks...)
+	c.Tasks = slices.Clone(c.Tasks)
 	for i := range c.Tasks {
 		c.Tasks[i].Args = json.RawMessage(strings.ReplaceAll(string(c.Tasks[i].Args), " ", ""))
 	}
@@ -120,7 +121,7 @@ func TestCreateWithAKeyIsMadeOnce(t *testing.T) {
 	first := e.call(t, http.MethodPost, "/v1/collections", chain(2), "Idempotency-Key", key)
 	created := first.collection(t, http.StatusAccepted)
 	e.hand.succeed(t, created.ID, `1`) // what has happened since does not show
-	before := len(e.records(t))
+	before := len(e.records(t, t.Context()))
 
 	again := e.call(t, http.MethodPost, "/v1/collections", strings.ReplaceAll(chain(2), ",", " , "), "Idempotency-Key", key)
 	repeated := again.collection(t, http.StatusAccepted)
@@ -132,7 +133,7 @@ func TestCreateWithAKeyIsMadeOnce(t *testing.T) {
 		problem(t, http.StatusUnprocessableEntity, "idempotency_key_reused")
 	e.call(t, http.MethodPost, "/v1/templates/request-certificate", `{"input":{"domain":"shop.example"}}`, "Idempotency-Key", key).
 		problem(t, http.StatusUnprocessableEntity, "idempotency_key_reused")
-	require.Len(t, e.records(t), before)
+	require.Len(t, e.records(t, t.Context()), before)
 }
 
 // However many creates with one key race, through several API processes, there
@@ -204,7 +205,7 @@ func TestCreateDoesNotNeedTheReadModel(t *testing.T) {
 	p.mend()
 	e.project(t)
 	require.Equal(t, created.ID, e.get(t, created.ID, "Keten-At-Least", r.header.Get("Keten-Position")).ID)
-	require.Len(t, e.records(t), int(e.log.Info().Partitions)+1)
+	require.Len(t, e.records(t, t.Context()), int(e.log.Info().Partitions)+1)
 }
 
 // faults is an appender that misbehaves on demand and else is the real one.

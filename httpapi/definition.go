@@ -98,9 +98,6 @@ func (a *API) task(r *TaskRequest, path string) (t ledger.Task, code string, bad
 	if len(args) == 0 {
 		args = json.RawMessage("{}")
 	}
-	if err := ledger.CheckPayload(args); err != nil {
-		return t, codeInvalid, badBody(path+"/args", err).Errors
-	}
 	spec, err := a.spec(r.Name, r.Type, args)
 	var invalid *catalog.ValidationError
 	switch {
@@ -165,9 +162,6 @@ func (a *API) fromTemplate(name string, r *TemplateRequest) (*definition, error)
 	input := r.Input
 	if len(input) == 0 {
 		input = json.RawMessage("{}")
-	}
-	if err := ledger.CheckPayload(input); err != nil {
-		return nil, badBody("/input", err)
 	}
 	specs, err := template.Resolve(input)
 	var invalid *catalog.ValidationError

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"reflect"
 	"slices"
@@ -74,9 +75,7 @@ func humaConfig() huma.Config {
 // the responses it has.
 func (a *API) problemResponses(codes []string, responses map[string]*huma.Response) map[string]*huma.Response {
 	out := map[string]*huma.Response{}
-	for status, response := range responses {
-		out[status] = response
-	}
+	maps.Copy(out, responses)
 	schema := a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Problem](), true, "Problem")
 	slices.Sort(codes)
 	for _, code := range slices.Compact(codes) {
@@ -185,10 +184,7 @@ func (a *API) documentTemplates() error {
 		op.Summary, op.Description = "Start "+name, template.Description
 		op.Parameters = slices.DeleteFunc(slices.Clone(general.Parameters), func(p *huma.Param) bool { return p.In == "path" })
 		body := *doc.Components.Schemas.Map()["TemplateRequest"]
-		body.Properties = map[string]*huma.Schema{}
-		for member, schema := range doc.Components.Schemas.Map()["TemplateRequest"].Properties {
-			body.Properties[member] = schema
-		}
+		body.Properties = maps.Clone(body.Properties)
 		body.Properties["input"] = input
 		op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{mediaJSON: {Schema: &body}}}
 		doc.AddOperation(&op)

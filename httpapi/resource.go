@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -208,7 +209,7 @@ func createdCollection(c *readmodel.Collection, tasks []ledger.Task) Collection 
 func retriedCollection(row *readmodel.Collection, first int) Collection {
 	c := *row
 	c.Run, c.Status, c.Error, c.FinishedAt = row.Run+1, ledger.StatusPending, nil, nil
-	c.Tasks = append([]readmodel.Task(nil), row.Tasks...)
+	c.Tasks = slices.Clone(row.Tasks)
 	for i := first; i < len(c.Tasks); i++ {
 		t := &c.Tasks[i]
 		*t = readmodel.Task{Definition: t.Definition, Status: ledger.StatusPending, Run: c.Run, Attempts: t.Attempts, AttemptID: -1}

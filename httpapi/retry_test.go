@@ -84,7 +84,7 @@ func TestRetryIsRefused(t *testing.T) {
 	e.hand.start(t, running.ID)
 	e.hand.succeed(t, succeeded.ID, `1`)
 	failed := e.failed(t)
-	before := len(e.records(t))
+	before := len(e.records(t, t.Context()))
 
 	for status, c := range map[string]httpapi.Collection{"pending": pending, "running": running, "succeeded": succeeded} {
 		p := e.call(t, http.MethodPost, retryPath(c.ID), `{}`).problem(t, http.StatusConflict, "not_retryable")
@@ -94,7 +94,7 @@ func TestRetryIsRefused(t *testing.T) {
 	require.Contains(t, p.Detail, "run is 1")
 	e.call(t, http.MethodPost, retryPath(someID()), `{}`).problem(t, http.StatusNotFound, "not_found")
 	e.call(t, http.MethodPost, retryPath(uuid.New()), `{}`).problem(t, http.StatusNotFound, "not_found")
-	require.Len(t, e.records(t), before)
+	require.Len(t, e.records(t, t.Context()), before)
 }
 
 // An empty body asks for a retry of the current run; so does one of a canceled

@@ -274,9 +274,9 @@ func (e *env) get(t *testing.T, id uuid.UUID, header ...string) httpapi.Collecti
 }
 
 // records reads all of the ledger that was written so far.
-func (e *env) records(t *testing.T) []ledger.Record {
+func (e *env) records(t *testing.T, ctx context.Context) []ledger.Record {
 	t.Helper()
-	ends, err := e.log.Ends(t.Context())
+	ends, err := e.log.Ends(ctx)
 	require.NoError(t, err)
 	from := map[int32]eventlog.Start{}
 	for p := range ends {
@@ -291,7 +291,7 @@ func (e *env) records(t *testing.T) []ledger.Record {
 		left += end
 	}
 	for int64(len(records)) < left {
-		fetched, err := reader.Poll(t.Context(), 1000)
+		fetched, err := reader.Poll(ctx, 1000)
 		require.NoError(t, err)
 		for _, f := range fetched {
 			require.NoError(t, f.Err)
@@ -304,7 +304,7 @@ func (e *env) records(t *testing.T) []ledger.Record {
 // events returns the decoded events of a type, with their records.
 func events[E ledger.Event](t *testing.T, e *env) (list []E, records []ledger.Record) {
 	t.Helper()
-	for _, r := range e.records(t) {
+	for _, r := range e.records(t, t.Context()) {
 		env, err := ledger.Decode(r)
 		require.NoError(t, err)
 		if event, ok := env.Event.(E); ok {
