@@ -34,8 +34,9 @@ const (
 	// in front of owners take.
 	pollMost = 2_000
 	// cancelWait bounds how long a shutdown waits for handlers whose context
-	// was canceled, and readBackWait how long for outcomes to be read back.
-	cancelWait   = 5 * time.Second
+	// was canceled, and readBackWait how long for outcomes to be read back. A
+	// command that does not heed SIGTERM takes some seconds to be killed.
+	cancelWait   = 10 * time.Second
 	readBackWait = 5 * time.Second
 )
 

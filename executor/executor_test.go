@@ -58,25 +58,6 @@ func TestChainRunsInOrder(t *testing.T) {
 	})
 }
 
-// The outcome of a task and the start of the next one are neighbors in the log:
-// nothing was awaited between them.
-func TestOutcomeAndNextStartTravelTogether(t *testing.T) {
-	t.Parallel()
-	bubble(t, 1, func(t *testing.T, w *world) {
-		reg := executor.NewRegistry()
-		adder(reg, &journal{})
-		w.start(t, reg)
-		id := w.create(t, 0, task("add"), task("add"), task("add"), task("add"))
-		w.witness.awaitRun(t, id, 1)
-		attempts := w.witness.attempts(id)
-		require.Len(t, attempts, 4)
-		for i := 1; i < len(attempts); i++ {
-			require.Equal(t, attempts[i-1].ID+2, attempts[i].ID, "between two starts stands the success only")
-		}
-		require.Zero(t, w.witness.count("TaskStarted", ledger.Stale))
-	})
-}
-
 // Work that was in the log before any executor is found and done.
 func TestWorkFromBeforeIsDone(t *testing.T) {
 	t.Parallel()

@@ -348,6 +348,57 @@ func TestShutdownLetsHandlersFinish(t *testing.T) {
 	})
 }
 
+// A start that is read back after the decision to stop gets no handler; the next
+// owner finds an attempt that nobody runs.
+func TestShutdownStartsNoHandler(t *testing.T) {
+	t.Parallel()
+	bubble(t, 1, func(t *testing.T, w *world) {
+		reg, starts := newStarts()
+		first := w.start(t, reg)
+		w.create(t, 0, task("hold"))
+		b := <-starts
+		first.stop()
+		id := w.create(t, 0, task("hold"))
+		w.append(t, 0, ledger.TaskStarted{
+			CollectionID: id, Tenant: "default", Run: 1, TaskID: ledger.TaskID(id, ledger.KindTask, 0),
+			Attempt: 1, Claim: w.lastClaim(0), Worker: first.worker,
+		})
+		time.Sleep(5 * time.Second)
+		require.Empty(t, starts)
+		b.end <- nil
+		require.NoError(t, first.wait(t))
+		require.Empty(t, starts)
+		w.start(t, reg)
+		again := <-starts
+		require.Equal(t, 2, again.task.Attempt)
+		again.end <- nil
+		require.Equal(t, ledger.StatusSucceeded, w.witness.awaitRun(t, id, 1).Status)
+	})
+}
+
+// The outcome of a task and the start of the next one are appended together:
+// the start does not wait for the outcome to be read back.
+func TestOutcomeAndNextStartTravelTogether(t *testing.T) {
+	t.Parallel()
+	bubble(t, 1, func(t *testing.T, w *world) {
+		reg, starts := newStarts()
+		w.start(t, reg)
+		id := w.create(t, 0, task("hold"), task("add"))
+		b := <-starts
+		before, err := w.log.Ends(t.Context())
+		require.NoError(t, err)
+		unread := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.UnknownServerError, Count: -1})
+		b.end <- nil
+		time.Sleep(time.Second)
+		after, err := w.log.Ends(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, before[0]+2, after[0])
+		unread.Remove()
+		require.Equal(t, ledger.StatusSucceeded, w.witness.awaitRun(t, id, 1).Status)
+		require.Zero(t, w.witness.count("TaskStarted", ledger.Stale))
+	})
+}
+
 // What the end of the grace period interrupts is no failure: the next owner
 // starts it again. A real outcome of the last moment counts.
 func TestShutdownInterruptsHandlers(t *testing.T) {
@@ -403,7 +454,7 @@ func TestShutdownGoesOnWithoutDeafHandlers(t *testing.T) {
 		p.stop()
 		began := time.Now()
 		require.NoError(t, p.wait(t))
-		require.Less(t, time.Since(began), executor.DefaultShutdownGrace+10*time.Second)
+		require.Less(t, time.Since(began), executor.DefaultShutdownGrace+15*time.Second)
 		close(released)
 	})
 }
@@ -567,5 +618,33 @@ func TestTaskThatKillsItsProcess(t *testing.T) {
 		ended := w.witness.awaitRun(t, id, 1)
 		require.Equal(t, ledger.CodeLost, ended.Error.Code, fmt.Sprint(ended.Error))
 		require.Empty(t, starts)
+	})
+}
+
+// The handler of an accepted start under the own claim is started also when the
+// process does not remember asking for it, and no slot is free: nobody else may.
+func TestStartThatIsNotRemembered(t *testing.T) {
+	t.Parallel()
+	bubble(t, 1, func(t *testing.T, w *world) {
+		reg, starts := newStarts()
+		p := w.start(t, reg, func(c *executor.Config) { c.Slots = 1 })
+		first := w.create(t, 0, task("hold"))
+		b := <-starts
+		second := w.create(t, 0, task("hold"))
+		time.Sleep(time.Second)
+		require.Empty(t, starts, "there is one slot")
+		w.append(t, 0, ledger.TaskStarted{
+			CollectionID: second, Tenant: "default", Run: 1, TaskID: ledger.TaskID(second, ledger.KindTask, 0),
+			Attempt: 1, Claim: w.lastClaim(0), Worker: p.worker,
+		})
+		unasked := <-starts
+		require.Equal(t, second, unasked.task.Collection)
+		require.EqualValues(t, -1, p.metric("keten_executor_slots", "state", "free"))
+		b.end <- nil
+		unasked.end <- nil
+		for _, id := range []uuid.UUID{first, second} {
+			require.Equal(t, ledger.StatusSucceeded, w.witness.awaitRun(t, id, 1).Status)
+		}
+		require.Eventually(t, func() bool { return p.metric("keten_executor_slots", "state", "free") == 1 }, time.Minute, time.Second)
 	})
 }

@@ -257,7 +257,8 @@ func (o *owner) handlerReturned(ctx context.Context, a *attempt, r *report, now 
 	a.running = false
 	a.cancel(nil)
 	delete(o.handlers, a.def.Task.ID)
-	o.x.tally.running(-1)
+	// Last, so that a shutdown always sees the handler or its outcome.
+	defer o.x.tally.running(-1)
 	switch {
 	case r.abandoned:
 		// It stays held: nobody here may start it again.

@@ -2,6 +2,7 @@ package executor_test
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -372,6 +373,16 @@ func attemptsMost(n int) func(*ledger.Task) {
 	return func(d *ledger.Task) { d.MaxAttempts = n }
 }
 
+// newID returns a fresh collection id.
+func newID(partition int32) uuid.UUID {
+	idMu.Lock()
+	defer idMu.Unlock()
+	idNo++
+	var random [8]byte
+	binary.BigEndian.PutUint64(random[:], idNo)
+	return ledger.NewCollectionID(partition, time.Now(), random)
+}
+
 var hash = strings.Repeat("a", 64) //nolint:gochecknoglobals // a constant
 
 var (
@@ -390,13 +401,7 @@ func (w *world) create(t testing.TB, partition int32, tasks ...ledger.Task) uuid
 // createAt appends a collection with a log end learnt before.
 func (w *world) createAt(t testing.TB, partition int32, asOf int64, tasks ...ledger.Task) uuid.UUID {
 	t.Helper()
-	idMu.Lock()
-	idNo++
-	n := idNo
-	idMu.Unlock()
-	var random [8]byte
-	copy(random[:], strconv.FormatUint(n, 36)+"________")
-	id := ledger.NewCollectionID(partition, time.Now(), random)
+	id := newID(partition)
 	w.append(t, partition, ledger.CollectionCreated{
 		CollectionID: id, Tenant: "default", Name: "test", RequestHash: hash, AsOf: asOf, Tasks: number(id, 0, tasks),
 	})
