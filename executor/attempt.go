@@ -126,6 +126,9 @@ func failureOf(ctx context.Context, err error, timeout time.Duration) *Error {
 }
 
 func (x *Executor) success(a *attempt, result json.RawMessage) report {
+	if len(result) == 0 {
+		result = nil // no result, and not one that is no JSON
+	}
 	msg, err := x.encode(ledger.PartitionOf(a.def.Collection), ledger.TaskSucceeded{
 		CollectionID: a.def.Collection, Tenant: a.def.Tenant, Run: a.def.Run, TaskID: a.def.Task.ID,
 		AttemptID: a.def.ID, Worker: x.worker, Result: result,

@@ -67,14 +67,14 @@ type Task struct {
 	Queue       string          `json:"queue"`
 	Description string          `json:"description,omitempty"`
 	Args        json.RawMessage `json:"args"`
-	Immutable   bool            `json:"immutable,omitempty"` // the previous result is not handed to the handler
+	Immutable   bool            `json:"immutable,omitzero"` // the previous result is not handed to the handler
 	OnInterrupt OnInterrupt     `json:"on_interrupt"`
 	MaxAttempts int             `json:"max_attempts"`
 	Backoff     Backoff         `json:"backoff"`
 	TimeoutMS   int64           `json:"timeout_ms"`
 	// Attempts is the number of accepted starts so far, in all earlier runs.
 	// Only RetryRequested carries it.
-	Attempts int `json:"attempts,omitempty"`
+	Attempts int `json:"attempts,omitzero"`
 }
 
 // CollectionCreated asks for a new collection and starts its first run.
@@ -109,9 +109,9 @@ type RetryRequested struct {
 	RequestHash    string            `json:"request_hash"`
 	Reason         string            `json:"reason,omitempty"`
 	Actor          Actor             `json:"actor,omitzero"`
-	Input          json.RawMessage   `json:"input,omitempty"` // result of the task before the suffix
-	TaskCount      int               `json:"task_count"`      // of the whole chain
-	Tasks          []Task            `json:"tasks"`           // the suffix
+	Input          json.RawMessage   `json:"input,omitzero"` // result of the task before the suffix
+	TaskCount      int               `json:"task_count"`     // of the whole chain
+	Tasks          []Task            `json:"tasks"`          // the suffix
 	Amended        []uuid.UUID       `json:"amended,omitempty"`
 	Finally        []Task            `json:"finally,omitempty"`
 }
@@ -164,7 +164,7 @@ type TaskSucceeded struct {
 	TaskID       uuid.UUID       `json:"task_id"`
 	AttemptID    int64           `json:"attempt_id"`
 	Worker       string          `json:"worker"`
-	Result       json.RawMessage `json:"result,omitempty"`
+	Result       json.RawMessage `json:"result,omitzero"`
 	Message      string          `json:"message,omitempty"`
 }
 
@@ -196,7 +196,7 @@ type TaskError struct {
 	Message   string   `json:"message,omitempty"`
 	Detail    string   `json:"detail,omitempty"` // for operators
 	Audience  Audience `json:"audience"`
-	Retryable bool     `json:"retryable,omitempty"`
+	Retryable bool     `json:"retryable,omitzero"`
 }
 
 // TaskFailed closes an attempt with an error.
@@ -211,7 +211,7 @@ type TaskFailed struct {
 	// Worker is then the claim's.
 	ByClaim      *int64    `json:"by_claim,omitempty"`
 	Error        TaskError `json:"error"`
-	RetryAfterMS int64     `json:"retry_after_ms,omitempty"`
+	RetryAfterMS int64     `json:"retry_after_ms,omitzero"`
 }
 
 // TaskDeferred says that the handler has returned and that the outcome comes

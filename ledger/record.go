@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -233,8 +234,42 @@ func decoder(name string) func([]byte) (Event, error) {
 
 func decodeAs[E Event](value []byte) (Event, error) {
 	var e E
-	err := jsonv2.Unmarshal(value, &e, jsonv2.RejectUnknownMembers(true))
+	err := unmarshalStrict(value, &e)
 	return e, err
+}
+
+// unmarshalStrict refuses what the library would take beside the one form that
+// the schemas know: members it does not have, a null for anything but a
+// [json.RawMessage], and other notations of a UUID than the canonical one.
+// Looking for nulls costs a call for every value, so it is only done where the
+// word stands at all.
+func unmarshalStrict(value []byte, v any) error {
+	if bytes.Contains(value, []byte("null")) {
+		return jsonv2.Unmarshal(value, v, jsonv2.RejectUnknownMembers(true), jsonv2.WithUnmarshalers(withoutNulls))
+	}
+	return jsonv2.Unmarshal(value, v, jsonv2.RejectUnknownMembers(true), jsonv2.WithUnmarshalers(canonicalUUIDs))
+}
+
+//nolint:gochecknoglobals // never changed; they remember how each type is decoded
+var (
+	canonicalUUIDs = jsonv2.UnmarshalFromFunc(decodeUUID)
+	withoutNulls   = jsonv2.JoinUnmarshalers(canonicalUUIDs, jsonv2.UnmarshalFromFunc(refuseNull))
+)
+
+var errUUID = errors.New("not a UUID in its canonical form")
+
+func decodeUUID(d *jsontext.Decoder, id *uuid.UUID) error {
+	tok, err := d.ReadToken()
+	if err != nil {
+		return err
+	}
+	text := tok.String()
+	parsed, err := uuid.Parse(text)
+	if tok.Kind() != '"' || err != nil || parsed.String() != text {
+		return errUUID
+	}
+	*id = parsed
+	return nil
 }
 
 // decodeError puts a library's error into words of our own: its texts may
@@ -243,6 +278,9 @@ func decodeError(err error) error {
 	if semantic, ok := errors.AsType[*jsonv2.SemanticError](err); ok {
 		if errors.Is(err, jsonv2.ErrUnknownName) {
 			return invalid(string(semantic.JSONPointer), "is not a known member")
+		}
+		if errors.Is(err, errNull) {
+			return invalid(string(semantic.JSONPointer), "must not be null")
 		}
 		return invalid(string(semantic.JSONPointer), "is not of the right type")
 	}

@@ -65,24 +65,28 @@ func TestDecodeIsStrict(t *testing.T) {
 	}
 	whole := value(func(map[string]any) {})
 	bad := map[string]string{
-		"duplicate key": strings.Replace(whole, `"run":1`, `"run":1,"run":1`, 1),
-		"unknown field": value(func(m map[string]any) { m["extra"] = 1 }),
-		"folded case":   strings.Replace(whole, `"run"`, `"Run"`, 1),
-		"trailing data": whole + "1",
-		"invalid UTF-8": strings.Replace(whole, `"worker":"w"`, "\"worker\":\"\xff\"", 1),
-		"wrong type":    value(func(m map[string]any) { m["run"] = "1" }),
-		"float":         value(func(m map[string]any) { m["run"] = 1.5 }),
-		"missing":       value(func(m map[string]any) { delete(m, "run") }),
-		"out of range":  value(func(m map[string]any) { m["attempt"] = 0 }),
-		"NUL in text":   value(func(m map[string]any) { m["worker"] = "a\x00b" }),
-		"foreign task":  value(func(m map[string]any) { m["task_id"] = uuid.NewString() }),
-		"other key":     value(func(m map[string]any) { m["collection_id"] = collectionID("B").String() }),
-		"not an object": `[]`,
-		"not JSON":      `hello`,
-		"empty":         ``,
-		"too large":     `{"x":"` + strings.Repeat("a", ledger.MaxEventBytes) + `"}`,
-		"other version": value(func(m map[string]any) { m["collection_id"] = uuid.NewString() }),
-		"null for a number is the zero value, which is out of range": value(func(m map[string]any) { m["run"] = nil }),
+		"duplicate key":    strings.Replace(whole, `"run":1`, `"run":1,"run":1`, 1),
+		"unknown field":    value(func(m map[string]any) { m["extra"] = 1 }),
+		"folded case":      strings.Replace(whole, `"run"`, `"Run"`, 1),
+		"trailing data":    whole + "1",
+		"invalid UTF-8":    strings.Replace(whole, `"worker":"w"`, "\"worker\":\"\xff\"", 1),
+		"wrong type":       value(func(m map[string]any) { m["run"] = "1" }),
+		"float":            value(func(m map[string]any) { m["run"] = 1.5 }),
+		"missing":          value(func(m map[string]any) { delete(m, "run") }),
+		"out of range":     value(func(m map[string]any) { m["attempt"] = 0 }),
+		"NUL in text":      value(func(m map[string]any) { m["worker"] = "a\x00b" }),
+		"foreign task":     value(func(m map[string]any) { m["task_id"] = uuid.NewString() }),
+		"other key":        value(func(m map[string]any) { m["collection_id"] = collectionID("B").String() }),
+		"not an object":    `[]`,
+		"not JSON":         `hello`,
+		"empty":            ``,
+		"too large":        `{"x":"` + strings.Repeat("a", ledger.MaxEventBytes) + `"}`,
+		"other version":    value(func(m map[string]any) { m["collection_id"] = uuid.NewString() }),
+		"null":             value(func(m map[string]any) { m["run"] = nil }),
+		"null text":        strings.Replace(whole, `"worker":"w"`, `"worker":null`, 1),
+		"UUID in braces":   strings.Replace(whole, c.String(), "{"+c.String()+"}", 1),
+		"UUID in capitals": strings.Replace(whole, c.String(), strings.ToUpper(c.String()), 1),
+		"UUID as urn":      strings.Replace(whole, c.String(), "urn:uuid:"+c.String(), 1),
 	}
 	r := record(t, 0, 7, started(c), nil)
 	_, err := ledger.Decode(r)
@@ -164,6 +168,28 @@ func TestEncodeRefusesWhatTheFoldWouldRefuse(t *testing.T) {
 func fill(tasks []ledger.Task, n int) {
 	for i := range tasks {
 		tasks[i].Args = json.RawMessage(`"` + strings.Repeat("x", n) + `"`)
+	}
+}
+
+func payload(text string) json.RawMessage {
+	if text == "" {
+		return nil
+	}
+	return json.RawMessage(text)
+}
+
+// What a handler returned comes back as it was: also what JSON calls empty.
+func TestEmptyResultsSurvive(t *testing.T) {
+	t.Parallel()
+	c := collectionID("A")
+	for _, result := range []string{``, `null`, `{}`, `[]`, `""`, `0`, `false`} {
+		r := record(t, 0, 7, ledger.TaskSucceeded{CollectionID: c, Tenant: "t", Run: 1, TaskID: ledger.TaskID(c, ledger.KindTask, 0), AttemptID: 3, Worker: "w", Result: payload(result)}, nil)
+		env, err := ledger.Decode(r)
+		require.NoError(t, err)
+		got, ok := env.Event.(ledger.TaskSucceeded)
+		require.True(t, ok)
+		require.Equal(t, result, string(got.Result))
+		require.Equal(t, result != "", strings.Contains(string(r.Value), `"result"`))
 	}
 }
 

@@ -21,9 +21,7 @@ var ErrMalformed = errors.New("malformed JSON")
 // the place and, when the bytes are no document at all, [ErrMalformed]; v is
 // then half filled.
 func DecodeStrict(body []byte, v any) error {
-	err := jsonv2.Unmarshal(body, v,
-		jsonv2.RejectUnknownMembers(true),
-		jsonv2.WithUnmarshalers(jsonv2.UnmarshalFromFunc(refuseNull)))
+	err := unmarshalStrict(body, v)
 	if err == nil {
 		return nil
 	}

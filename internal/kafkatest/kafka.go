@@ -64,6 +64,9 @@ type Kafka struct {
 	port    int // of clients
 	control int // of the controller
 	proc    *child.Process
+	// hold keeps the lock on a shared folder reachable: one that is collected
+	// as garbage lets a neighbor sweep the folder away.
+	hold func() error
 }
 
 // Start starts a Kafka and returns when it serves. [ErrMissing] tells what to

@@ -73,12 +73,16 @@ func unavailable(t testing.TB, err error) {
 func startShared() (*Kafka, error) {
 	// The folder goes with a later test run: nothing tells a library that its
 	// process ends.
-	dir, _, err := devstack.Scratch("keten-kafkatest-")
+	dir, remove, err := devstack.Scratch("keten-kafkatest-")
 	if err != nil {
 		return nil, fmt.Errorf("make folder: %w", err)
 	}
-	return Start(context.Background(), Config{ //nolint:forbidigo // it outlives the test that asked first; Start bounds itself
+	k, err := Start(context.Background(), Config{ //nolint:forbidigo // it outlives the test that asked first; Start bounds itself
 		Dir:    filepath.Join(dir, "kafka"),
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 	})
+	if err == nil {
+		k.hold = remove
+	}
+	return k, err
 }

@@ -36,10 +36,11 @@ func URL(t testing.TB) string {
 	t.Helper()
 	admin := os.Getenv(EnvURL)
 	if admin == "" {
-		var err error
-		if admin, err = server(); err != nil {
+		s, err := server()
+		if err != nil {
 			unavailable(t, err)
 		}
+		admin = s.url
 	}
 	name := "keten_test_" + strings.ToLower(rand.Text())
 	run(t, admin, "create database "+name)
@@ -57,24 +58,31 @@ func unavailable(t testing.TB, err error) {
 	t.Skipf("no PostgreSQL for tests: %v", err)
 }
 
-func start() (string, error) {
+// running is the server and the hold on its folder, which must stay reachable: a
+// lock that is collected as garbage lets a neighbor sweep the folder away.
+type running struct {
+	url    string
+	remove func() error
+}
+
+func start() (*running, error) {
 	//nolint:forbidigo // the server outlives the test that asked first
 	ctx, cancel := context.WithTimeout(context.Background(), startWait)
 	defer cancel()
 	// The folder goes with a later test run: nothing tells a library that its
 	// process ends.
-	dir, _, err := devstack.Scratch("keten-pgtest-")
+	dir, remove, err := devstack.Scratch("keten-pgtest-")
 	if err != nil {
-		return "", fmt.Errorf("make folder: %w", err)
+		return nil, fmt.Errorf("make folder: %w", err)
 	}
 	pg, err := devstack.StartPostgres(ctx, devstack.PostgresConfig{
 		Dir:    dir + "/pg",
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 	})
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	return pg.URL(), nil
+	return &running{url: pg.URL(), remove: remove}, nil
 }
 
 // run is used at cleanup too, when the test's own context has ended.
