@@ -50,7 +50,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "keten_projector_stopped_partitions", Help: "Partitions that this projector has stopped for good.",
 		}),
 		standby: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "keten_projector_standby", Help: "Whether this projector stands by because another one writes.",
+			Name: "keten_projector_standby_partitions", Help: "Partitions where this projector stands by because another one writes.",
 		}),
 	}
 	m.lagSeconds = prometheus.NewGaugeFunc(prometheus.GaugeOpts{

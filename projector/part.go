@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -27,6 +28,9 @@ type part struct {
 	// last may still grow; writing says that the first is with the writer.
 	pending []*pending
 	writing bool
+	// standby is zero while this projector writes the partition, else when
+	// its tables were last seen to move.
+	standby time.Time
 	// buffer are records that wait to be folded while another projector
 	// writes, because a fold cannot go back to where the tables stand.
 	buffer      []ledger.Record
@@ -140,6 +144,26 @@ func (x *part) take(before int64) []ledger.Record {
 	taken := x.buffer[:n]
 	x.buffer = x.buffer[n:]
 	return taken
+}
+
+// skip folds the buffered records without keeping what they mean, so that they
+// need no room. Should this projector have to write them after all, the fold
+// begins again.
+func (x *part) skip() error {
+	for _, r := range x.take(endOfLog) {
+		if _, err := x.fold.Apply(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writes reports whether this projector writes the partition.
+func (x *part) writes() bool { return x.standby.IsZero() }
+
+// unwritten reports whether there is something that the tables lack.
+func (x *part) unwritten() bool {
+	return len(x.pending) > 0 || len(x.buffer) > 0 || x.fold.Position() > x.stored.Next
 }
 
 // written takes in that the first pending changes are in the tables.

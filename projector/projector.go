@@ -74,9 +74,6 @@ func New(cfg Config) (*Projector, error) {
 	}, nil
 }
 
-// errReload ends a session whose folds do not stand where the tables do.
-var errReload = errors.New("the tables stand elsewhere")
-
 // Run projects until ctx is canceled, which is not an error. PostgreSQL or a
 // broker that is away is waited for; a partition whose history is damaged, or
 // that this build cannot judge, stops alone. The error wraps

@@ -101,42 +101,69 @@ func TestRunTwoProjectors(t *testing.T) {
 	}
 }
 
-// While one projector writes, another meets it once and then only follows.
+// Where one projector writes, another meets it once and then only follows;
+// when the first has ended it takes over.
 func TestRunStandsBy(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	s := w.open(t, w.url, "")
 	logs := w.history(t, troubled(4, 100))
-	slow := func(c *projector.Config) { c.Takeover = patience }
+	slow := func(c *projector.Config) { c.Takeover = 2 * time.Second }
 	both := []*running{w.start(t, s, slow), w.start(t, w.open(t, w.url, ""), slow)}
+	sum := func(name string) float64 { return both[0].metric(t, name) + both[1].metric(t, name) }
 	for _, r := range both {
 		require.Eventually(t, func() bool { return r.Ready() == nil }, patience, pollEvery)
 	}
 	for i := range 60 {
-		var now [][]ledger.Record
-		for p := range logs {
-			n := min(len(logs[p]), 1+i%3)
-			now, logs[p] = append(now, logs[p][:n]), logs[p][n:]
-		}
-		w.append(t, now)
+		w.append(t, cutAt(logs, 3*i, 3*i+3))
 	}
 	w.awaitEnd(t, s)
-	conflicts := both[0].metric(t, "keten_projector_conflicts_total") + both[1].metric(t, "keten_projector_conflicts_total")
-	require.LessOrEqual(t, conflicts, 2.0, "the loser came back to fight")
-	require.Eventually(t, func() bool {
-		return both[0].metric(t, "keten_projector_standby")+both[1].metric(t, "keten_projector_standby") == 1
-	}, patience, pollEvery)
-
-	writer := both[0]
-	if writer.metric(t, "keten_projector_standby") == 1 {
-		writer = both[1]
+	require.Eventually(t, func() bool { return sum("keten_projector_standby_partitions") == partitions }, patience, pollEvery,
+		"each partition is written by one and followed by the other")
+	require.LessOrEqual(t, sum("keten_projector_conflicts_total"), float64(partitions), "the loser came back to fight")
+	records := 0
+	for _, l := range w.read(t) {
+		records += len(l)
 	}
-	writer.stop(t) // its successor takes over only after a long time, so it is still standing by
-	w.append(t, logs)
-	r := w.start(t, s, nil)
+	require.InDelta(t, records, sum("keten_records_total"), 0, "each record is written once")
+
+	both[0].stop(t)
+	w.append(t, cutAt(logs, 180, 1<<20))
 	w.awaitEnd(t, s)
 	equalDumps(t, w.want(t), dump(t, s))
-	require.Positive(t, r.metric(t, "keten_records_total"))
+	require.Zero(t, both[1].metric(t, "keten_projector_standby_partitions"))
+	require.NotContains(t, both[1].log.String(), "folding the ledger again")
+}
+
+// A projector that follows one that is far behind keeps only so much of what it
+// reads, and goes on all the same when it has to write it.
+func TestRunFollowsWithLittleRoom(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := w.open(t, w.url, "")
+	logs := w.history(t, troubled(10, 90))
+	var both [2]*running
+	var lines [2]*proxy
+	for i := range both {
+		p, url := startProxy(t, w.url)
+		lines[i] = p
+		both[i] = w.start(t, w.open(t, url, ""), func(c *projector.Config) { c.MaxBatch, c.Takeover = 20, time.Second })
+		require.Eventually(t, func() bool { return both[i].Ready() == nil }, patience, pollEvery)
+	}
+	waits := func(i int) float64 { return both[i].metric(t, "keten_projector_standby_partitions") }
+	w.append(t, cutAt(logs, 0, 5))
+	w.awaitEnd(t, s)
+	require.Eventually(t, func() bool { return waits(0)+waits(1) == partitions }, patience, pollEvery)
+
+	follower := 0
+	if waits(1) > 0 {
+		follower = 1
+	}
+	lines[1-follower].setCut(true)
+	w.append(t, cutAt(logs, 5, 1<<20))
+	w.awaitEnd(t, s)
+	equalDumps(t, w.want(t), dump(t, s))
+	require.Contains(t, both[follower].log.String(), "folding the ledger again")
 }
 
 // Records that were projected and are no longer in the log stop their

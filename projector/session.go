@@ -37,14 +37,13 @@ type session struct {
 	writing []*part                 // whose first pending changes are with the writer
 	began   time.Time               // when that transaction began
 	pace    pace
-	alone   []*part   // to be written one by one, because a batch of them was refused
-	failed  int       // transactions in a row that failed for no known reason
-	standby time.Time // when the tables were last seen to move; zero while this projector writes
-	// takeover differs between projectors, lest they all take over at once.
-	takeover time.Duration
-	timer    *time.Timer
-	ready    bool // everything that was there at the start is written
-	running  sync.WaitGroup
+	alone   []*part     // to be written one by one, because a batch of them was refused
+	failed  int         // transactions in a row that failed for no known reason
+	pacing  *time.Timer // fires when the next transaction may begin
+	ticking *time.Timer // fires when it is time to see where the tables stand
+	waits   int         // partitions that stand by
+	ready   bool        // everything that was there at the start is written
+	running sync.WaitGroup
 }
 
 // session reads the checkpoints and projects from there. It returns nil when
@@ -53,9 +52,11 @@ func (p *Projector) session(ctx context.Context) error {
 	s := &session{
 		Projector: p, parts: make(map[int32]*part),
 		polls: make(chan []eventlog.Fetched), results: make(chan error, 1),
-		timer: time.NewTimer(time.Hour), takeover: p.cfg.Takeover + jitter(p.cfg.Takeover/4),
+		pacing: time.NewTimer(time.Hour), ticking: time.NewTimer(time.Hour),
 	}
-	defer s.timer.Stop()
+	defer s.pacing.Stop()
+	defer s.ticking.Stop()
+	s.countWaits(0)
 	if err := s.load(ctx); err != nil {
 		return err
 	}
@@ -154,7 +155,8 @@ func (s *session) loop(ctx context.Context) error {
 			if err := s.wrote(ctx, err); err != nil {
 				return err
 			}
-		case <-s.timer.C:
+		case <-s.pacing.C:
+		case <-s.ticking.C:
 			if err := s.tick(ctx); err != nil {
 				return err
 			}
@@ -171,14 +173,24 @@ const maxPendingBytes = 32 << 20
 func (s *session) hasRoom() bool {
 	records, bytes := 0, 0
 	for _, x := range s.parts {
-		records += len(x.buffer)
-		bytes += x.bufferBytes
 		for i, p := range x.pending {
 			if i > 0 || !x.writing {
 				records += p.Records
 				bytes += p.Bytes
 			}
 		}
+	}
+	return records < s.cfg.MaxBatch && bytes < maxPendingBytes
+}
+
+// hasRoomToWait is the same bound for what waits where another projector
+// writes. Should that one be far behind, reading goes on all the same: the
+// partitions written here must not wait for it.
+func (s *session) hasRoomToWait() bool {
+	records, bytes := 0, 0
+	for _, x := range s.parts {
+		records += len(x.buffer)
+		bytes += x.bufferBytes
 	}
 	return records < s.cfg.MaxBatch && bytes < maxPendingBytes
 }
@@ -194,11 +206,14 @@ func (s *session) take(ctx context.Context, f eventlog.Fetched) {
 		return
 	}
 	x.high = max(x.high, f.HighWatermark)
-	if !s.standby.IsZero() {
-		x.keep(f.Records)
+	if x.writes() {
+		s.fold(ctx, x, f.Records)
 		return
 	}
-	s.fold(ctx, x, f.Records)
+	x.keep(f.Records)
+	if !s.hasRoomToWait() {
+		s.endOn(ctx, x, x.skip())
+	}
 }
 
 // fold applies records. A partition that cannot go on ends; what was folded
@@ -209,6 +224,12 @@ func (s *session) fold(ctx context.Context, x *part, records []ledger.Record) {
 			s.end(ctx, x, err)
 			return
 		}
+	}
+}
+
+func (s *session) endOn(ctx context.Context, x *part, err error) {
+	if err != nil {
+		s.end(ctx, x, err)
 	}
 }
 
@@ -227,8 +248,12 @@ func (s *session) discard(ctx context.Context, x *part, err error) {
 }
 
 func (s *session) dropIfOver(x *part) {
-	if x.over && len(x.pending) == 0 {
-		delete(s.parts, x.fold.Index())
+	if !x.over || len(x.pending) > 0 {
+		return
+	}
+	delete(s.parts, x.fold.Index())
+	if !x.writes() {
+		s.countWaits(-1)
 	}
 }
 
@@ -246,9 +271,9 @@ func (s *session) noteCaught() {
 }
 
 // write gives all that is pending to the writer, unless it is busy, it is too
-// early, or another projector writes.
+// early, or another projector writes the partition.
 func (s *session) write(ctx context.Context) {
-	if !s.standby.IsZero() || s.writing != nil {
+	if s.writing != nil {
 		return
 	}
 	if len(s.alone) > 0 {
@@ -259,7 +284,7 @@ func (s *session) write(ctx context.Context) {
 	}
 	var batch []*part
 	for _, x := range s.parts {
-		if len(x.pending) > 0 {
+		if len(x.pending) > 0 && x.writes() {
 			batch = append(batch, x)
 		}
 	}
@@ -267,7 +292,7 @@ func (s *session) write(ctx context.Context) {
 		return
 	}
 	if wait := s.pace.wait(time.Now()); wait > 0 && s.hasRoom() {
-		s.timer.Reset(wait)
+		s.pacing.Reset(wait)
 		return
 	}
 	s.start(ctx, batch)
@@ -310,7 +335,8 @@ func (s *session) wrote(ctx context.Context, err error) error {
 		return nil
 	case errors.Is(err, readmodel.ErrConflict):
 		s.metrics.conflicts.Inc()
-		return s.standBy(ctx)
+		s.alone = nil
+		return s.reconcile(ctx, standWhereMoved)
 	}
 	return s.recover(ctx, err)
 }
@@ -355,33 +381,5 @@ func (s *session) recover(ctx context.Context, cause error) error {
 	if err := sleep(ctx, jitter(pause)); err != nil {
 		return nil //nolint:nilerr // the session was told to end
 	}
-	_, aligned, err := s.reconcile(ctx)
-	if err != nil || aligned {
-		return err
-	}
-	return s.standBy(ctx)
-}
-
-// reconcile reads where the tables stand. moved reports that they stand
-// elsewhere than known, aligned that the pending changes continue from there.
-func (s *session) reconcile(ctx context.Context) (moved, aligned bool, err error) {
-	stored, err := s.checkpoints(ctx)
-	if err != nil {
-		return false, false, err
-	}
-	aligned = true
-	for _, c := range stored {
-		x := s.parts[c.Partition]
-		if x == nil {
-			continue
-		}
-		moved = moved || c.Next != x.stored.Next
-		fits, err := x.advance(c)
-		if err != nil {
-			s.discard(ctx, x, err)
-			continue
-		}
-		aligned = aligned && fits
-	}
-	return moved, aligned, nil
+	return s.reconcile(ctx, writeWherePossible)
 }
