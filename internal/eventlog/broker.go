@@ -2,6 +2,7 @@ package eventlog
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"slices"
@@ -29,6 +30,9 @@ func newBrokerWatch(logger *slog.Logger) *brokerWatch {
 
 // OnBrokerConnect implements kgo.HookBrokerConnect.
 func (w *brokerWatch) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, net.ErrClosed) {
+		return // we gave up, which says nothing about the broker
+	}
 	addr := net.JoinHostPort(meta.Host, strconv.Itoa(int(meta.Port)))
 	w.mu.Lock()
 	_, was := w.away[addr]

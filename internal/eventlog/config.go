@@ -23,6 +23,9 @@ const (
 	// dialTimeout bounds one connection attempt, so that openTimeout leaves
 	// room for a second broker.
 	dialTimeout = 3 * time.Second
+	// answerTimeout is how long a broker may take over an answer, beyond what
+	// the request itself allows it, before its connection is given up.
+	answerTimeout = 5 * time.Second
 	// metadataMinAge is how soon a client may ask again which broker leads a
 	// partition. The library's default of 5 s would be the delay after every
 	// first use of a topic and every change of leader.
@@ -88,7 +91,7 @@ func (c *Config) options(watch *brokerWatch) []kgo.Opt {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...),
 		kgo.ClientID(c.ClientID),
-		kgo.DialTimeout(dialTimeout),
+		kgo.RequestTimeoutOverhead(answerTimeout),
 		kgo.MetadataMinAge(metadataMinAge),
 		kgo.RetryBackoffFn(backoff),
 		// A broker that is starting or stopping closes connections early. The
@@ -99,9 +102,9 @@ func (c *Config) options(watch *brokerWatch) []kgo.Opt {
 		kgo.DisableClientMetrics(),
 	}
 	if c.Dialer != nil {
-		opts = append(opts, kgo.Dialer(c.Dialer))
+		return append(opts, kgo.Dialer(c.Dialer))
 	}
-	return opts
+	return append(opts, kgo.DialTimeout(dialTimeout))
 }
 
 // backoff is the pause before try n (from 1) of a request, with jitter.

@@ -52,13 +52,13 @@ func Init(ctx context.Context, cfg InitConfig) (Info, error) {
 	if cfg.Partitions < 0 || cfg.Partitions > ledger.MaxPartitions || cfg.Window < 0 || cfg.ReplicationFactor < 0 {
 		return Info{}, fmt.Errorf("init ledger: partitions must be 1 to %d, window and replication factor not negative", ledger.MaxPartitions)
 	}
-	l, err := newLog(base)
+	ctx, cancel := context.WithTimeout(ctx, initTimeout)
+	defer cancel()
+	l, err := newLog(ctx, base)
 	if err != nil {
 		return Info{}, fmt.Errorf("init ledger: %w", err)
 	}
 	defer l.client.Close()
-	ctx, cancel := context.WithTimeout(ctx, initTimeout)
-	defer cancel()
 	if err := l.init(ctx, cfg); err != nil {
 		return Info{}, fmt.Errorf("init ledger %s: %w", l.topic, l.explain(ctx, err))
 	}

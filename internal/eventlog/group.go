@@ -44,8 +44,7 @@ func (l *Log) NewGroupReader(cfg GroupConfig) (*Reader, error) {
 	}
 	r := l.emptyReader()
 	r.group = cfg.Group
-	var err error
-	r.client, err = kgo.NewClient(append(l.readOptions(),
+	err := r.connect(
 		kgo.ConsumerGroup(cfg.Group),
 		kgo.ConsumeTopics(l.topic),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
@@ -69,9 +68,9 @@ func (l *Log) NewGroupReader(cfg GroupConfig) (*Reader, error) {
 			chosen, err := r.choose(ctx, offsets[l.topic], cfg.From)
 			return map[string]map[int32]kgo.Offset{l.topic: chosen}, err
 		}),
-	)...)
+	)
 	if err != nil {
-		return nil, fmt.Errorf("configure Kafka group reader: %w", err)
+		return nil, err
 	}
 	return r, nil
 }

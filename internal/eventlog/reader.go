@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -16,9 +17,10 @@ import (
 
 const (
 	// fetchMaxWait is how long a broker holds a fetch while there is nothing
-	// new; it answers at once when there is. It bounds how late a silent broker
-	// is noticed.
-	fetchMaxWait = 5 * time.Second
+	// new; it answers at once when there is. A partition that was just assigned
+	// waits for the fetch under way without it, so this is how late an idle
+	// group takes over.
+	fetchMaxWait = 250 * time.Millisecond
 	// fetchMaxBytes and fetchPartitionBytes bound what one answer of a broker
 	// holds, and with it the memory of a reader.
 	fetchMaxBytes       = 16 << 20
@@ -27,6 +29,8 @@ const (
 	// nothing but errors. They are short, because healthy partitions wait too.
 	minErrorPause = 5 * time.Millisecond
 	maxErrorPause = 100 * time.Millisecond
+	// leaveTimeout bounds the goodbye to a silent broker.
+	leaveTimeout = 2 * time.Second
 )
 
 // A Start is where a partition is read from.
@@ -64,7 +68,8 @@ type Fetched struct {
 type Reader struct {
 	log    *Log
 	client *kgo.Client
-	group  string // "" for a reader of fixed partitions
+	cancel context.CancelFunc // cuts all that the client does short
+	group  string             // "" for a reader of fixed partitions
 
 	starts map[int32]Start // fixed partitions not begun; Poll's
 	pause  time.Duration   // after the last poll that brought errors only; Poll's
@@ -91,13 +96,9 @@ func (l *Log) NewReader(cfg ReaderConfig) (*Reader, error) {
 
 func (l *Log) newReader(from map[int32]Start, partitionBytes int32) (*Reader, error) {
 	r := l.emptyReader()
-	for partition, start := range from {
-		r.starts[partition] = start
-	}
-	var err error
-	r.client, err = kgo.NewClient(append(l.readOptions(), kgo.FetchMaxPartitionBytes(partitionBytes))...)
-	if err != nil {
-		return nil, fmt.Errorf("configure Kafka reader: %w", err)
+	maps.Copy(r.starts, from)
+	if err := r.connect(kgo.FetchMaxPartitionBytes(partitionBytes)); err != nil {
+		return nil, err
 	}
 	return r, nil
 }
@@ -107,6 +108,19 @@ func (l *Log) emptyReader() *Reader {
 		log: l, starts: make(map[int32]Start), faults: make(map[int32]*fault),
 		next: make(map[int32]int64), over: make(map[int32]error),
 	}
+}
+
+// connect makes the reader's client, with options beside those of every reader.
+// It ends with the Log's.
+func (r *Reader) connect(more ...kgo.Opt) (err error) {
+	ctx, cancel := context.WithCancel(r.log.client.Context())
+	r.cancel = cancel
+	opts := append(r.log.readOptions(), kgo.WithContext(ctx))
+	if r.client, err = kgo.NewClient(append(opts, more...)...); err != nil {
+		cancel()
+		return fmt.Errorf("configure Kafka reader: %w", err)
+	}
+	return nil
 }
 
 // readOptions are those of every client that reads.
@@ -327,5 +341,11 @@ func (r *Reader) stop(partition int32) {
 }
 
 // Close ends the reader; in a group it leaves the group, so that others take
-// over at once. A Poll that runs returns [ErrClosed].
-func (r *Reader) Close() { r.client.CloseAllowingRebalance() }
+// over at once, which it tries for at most 2 s. A Poll that runs returns
+// [ErrClosed].
+func (r *Reader) Close() {
+	late := time.AfterFunc(leaveTimeout, r.cancel)
+	defer late.Stop()
+	r.client.CloseAllowingRebalance()
+	r.cancel()
+}

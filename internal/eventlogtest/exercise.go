@@ -49,6 +49,7 @@ func Exercise(t *testing.T, brokers []string) {
 		{"PreflightRefusesACopyUnlessNamed", s.preflightRefusesACopyUnlessNamed},
 		{"OtherRulesAreNamed", s.otherRulesAreNamed},
 		{"UnreachableIsSaidInTime", s.unreachableIsSaidInTime},
+		{"ClosesDespiteSilence", s.closesDespiteSilence},
 		{"AppendsKeepTheirOrder", s.appendsKeepTheirOrder},
 		{"RecordsComeBackAsTheyWere", s.recordsComeBackAsTheyWere},
 		{"RepeatedAppendsAreTwoRecords", s.repeatedAppendsAreTwoRecords},

@@ -1,6 +1,7 @@
 package eventlogtest
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strconv"
@@ -254,8 +255,39 @@ func (s *suite) unreachableIsSaidInTime(t *testing.T) {
 	gate.Unshut()
 	gate.Hold()
 	defer gate.Release()
-	_, err = eventlog.Open(within(t, time.Second), cfg)
+	began := time.Now()
+	_, err = eventlog.Open(within(t, 500*time.Millisecond), cfg)
 	require.ErrorIs(t, err, eventlog.ErrUnreachable)
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(500*time.Millisecond, cancel)
+	_, err = eventlog.Open(ctx, cfg)
+	require.ErrorIs(t, err, context.Canceled)
+	require.Less(t, time.Since(began), 4*time.Second, "nothing but ctx bounds the wait for a silent broker")
+}
+
+// A process must be able to end while its brokers are silent.
+func (s *suite) closesDespiteSilence(t *testing.T) {
+	cfg := s.config(t)
+	s.init(t, cfg)
+	gate := NewGate()
+	cfg.Dialer = gate.Dial
+	l, err := eventlog.Open(t.Context(), cfg)
+	require.NoError(t, err)
+	group, err := l.NewGroupReader(eventlog.GroupConfig{
+		Group: cfg.Prefix + ".group", From: func(int32) eventlog.Start { return eventlog.Start{LeaderEpoch: -1} },
+	})
+	require.NoError(t, err)
+	read(t, group, partitions)
+
+	gate.Hold()
+	defer gate.Release()
+	results := make(chan error, 1)
+	l.Append(message(t, 0, 1), func(_ int64, err error) { results <- err })
+	began := time.Now()
+	group.Close()
+	l.Close()
+	require.Less(t, time.Since(began), 15*time.Second)
+	require.ErrorIs(t, <-results, eventlog.ErrOutcomeUnknown)
 }
 
 // createTopic creates a ledger's topic without opening its partitions.

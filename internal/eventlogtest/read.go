@@ -2,6 +2,8 @@ package eventlogtest
 
 import (
 	"context"
+	"log/slog"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -129,6 +131,8 @@ func (s *suite) readerWaitsForBrokers(t *testing.T) {
 	gate := NewGate()
 	gated := cfg
 	gated.Dialer = gate.Dial
+	lines := &lineCounter{Handler: cfg.Logger.Handler()}
+	gated.Logger = slog.New(lines)
 	l := reopen(t, gated)
 	r := reader(t, l, beginning(0))
 	read(t, r, 1)
@@ -143,4 +147,19 @@ func (s *suite) readerWaitsForBrokers(t *testing.T) {
 	appendAll(t, reopen(t, cfg), message(t, 0, 1))
 	gate.Unshut()
 	require.Equal(t, int64(1), read(t, r, 1)[0][0].Offset)
+	require.Positive(t, lines.warnings.Load())
+	require.Less(t, lines.warnings.Load(), int64(10), "an outage is logged once per broker, not once per try")
+}
+
+// lineCounter counts the warnings and errors that are logged.
+type lineCounter struct {
+	slog.Handler
+	warnings atomic.Int64
+}
+
+func (c *lineCounter) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelWarn {
+		c.warnings.Add(1)
+	}
+	return c.Handler.Handle(ctx, r)
 }
