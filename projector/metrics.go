@@ -76,11 +76,16 @@ func (m *metrics) lag() float64 {
 	return max(0, time.Since(time.UnixMilli(oldest)).Seconds())
 }
 
+// lagOf returns the gauge of one partition's lag.
+func (m *metrics) lagOf(partition int32) prometheus.Gauge {
+	return m.lagRecords.WithLabelValues(strconv.Itoa(int(partition)))
+}
+
 // observe takes in how far the parts are.
 func (m *metrics) observe(parts map[int32]*part) {
 	oldest := int64(0)
-	for partition, x := range parts {
-		m.lagRecords.WithLabelValues(strconv.Itoa(int(partition))).Set(float64(x.lag()))
+	for _, x := range parts {
+		x.lag.Set(float64(max(0, x.high-x.stored.Next)))
 		if first := x.firstMS(); first != 0 && (oldest == 0 || first < oldest) {
 			oldest = first
 		}

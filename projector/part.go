@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/keten-ledger/keten/internal/readmodel"
 	"github.com/keten-ledger/keten/ledger"
@@ -39,6 +40,7 @@ type part struct {
 
 	high int64 // the log end when last fetched
 	goal int64 // the log end when the session began
+	lag  prometheus.Gauge
 }
 
 // pending are changes with what the metrics want to know of them.
@@ -49,9 +51,9 @@ type pending struct {
 	verdicts map[verdictLabels]int
 }
 
-func newPart(stored readmodel.Checkpoint, goal int64) *part {
+func newPart(stored readmodel.Checkpoint, goal int64, lag prometheus.Gauge) *part {
 	return &part{
-		ledgerID: stored.LedgerID, fold: ledger.NewPartition(stored.Partition), stored: stored, goal: goal, high: goal,
+		ledgerID: stored.LedgerID, fold: ledger.NewPartition(stored.Partition), stored: stored, goal: goal, high: goal, lag: lag,
 	}
 }
 
@@ -175,9 +177,6 @@ func (x *part) written() *pending {
 
 // caught reports whether all is written that was there when the session began.
 func (x *part) caught() bool { return x.stored.Next >= x.goal && x.fold.Position() >= x.goal }
-
-// lag is how many records the tables lack.
-func (x *part) lag() int64 { return max(0, x.high-x.stored.Next) }
 
 // firstMS is the record time of the oldest record that is known and not in the
 // tables, 0 for none.

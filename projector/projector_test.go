@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/keten-ledger/keten/internal/kafkatest"
 	"github.com/keten-ledger/keten/internal/readmodel"
 	"github.com/keten-ledger/keten/internal/readmodel/history"
 	"github.com/keten-ledger/keten/ledger"
@@ -72,11 +73,20 @@ func TestRunGoesOnWhereAnotherWasKilled(t *testing.T) {
 	equalDumps(t, w.want(t), dump(t, s))
 }
 
-// Two projectors side by side do no harm: one writes, the other follows, and
-// when the writing one ends the other takes over.
 func TestRunTwoProjectors(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	runTwoProjectors(t, newWorld(t))
+}
+
+func TestRunTwoProjectorsOnApacheKafka(t *testing.T) {
+	t.Parallel()
+	runTwoProjectors(t, newWorldOn(t, kafkatest.Brokers(t)))
+}
+
+// Two projectors side by side do no harm: one writes, the other follows, and
+// when the writing one ends the other takes over.
+func runTwoProjectors(t *testing.T, w *world) {
+	t.Helper()
 	s := w.open(t, w.url, "")
 	logs := w.history(t, troubled(3, 150))
 	both := []*running{w.start(t, s, nil), w.start(t, w.open(t, w.url, ""), nil)}

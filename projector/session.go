@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-
 	"sync"
 	"time"
 
@@ -100,7 +99,7 @@ func (s *session) load(ctx context.Context) error {
 			s.stop(ctx, c.Partition, fmt.Errorf("%w: it ends at offset %d, the tables stand at %d", errHistory, end, c.Next))
 			continue
 		}
-		s.parts[c.Partition] = newPart(c, ends[c.Partition])
+		s.parts[c.Partition] = newPart(c, ends[c.Partition], s.metrics.lagOf(c.Partition))
 	}
 	return nil
 }
@@ -211,8 +210,11 @@ func (s *session) take(ctx context.Context, f eventlog.Fetched) {
 		return
 	}
 	x.keep(f.Records)
-	if !s.hasRoomToWait() {
-		s.endOn(ctx, x, x.skip())
+	if s.hasRoomToWait() {
+		return
+	}
+	if err := x.skip(); err != nil {
+		s.end(ctx, x, err)
 	}
 }
 
@@ -224,12 +226,6 @@ func (s *session) fold(ctx context.Context, x *part, records []ledger.Record) {
 			s.end(ctx, x, err)
 			return
 		}
-	}
-}
-
-func (s *session) endOn(ctx context.Context, x *part, err error) {
-	if err != nil {
-		s.end(ctx, x, err)
 	}
 }
 
@@ -335,10 +331,10 @@ func (s *session) wrote(ctx context.Context, err error) error {
 		return nil
 	case errors.Is(err, readmodel.ErrConflict):
 		s.metrics.conflicts.Inc()
-		s.alone = nil
-		return s.reconcile(ctx, standWhereMoved)
+		return s.settle(ctx, standWhereMoved)
 	}
-	return s.recover(ctx, err)
+	s.setTrouble(ctx, doingWrite, err)
+	return s.settle(ctx, writeWherePossible)
 }
 
 func (s *session) succeeded(ctx context.Context, batch []*part) {
@@ -371,15 +367,15 @@ func (s *session) refused(ctx context.Context, batch []*part, err *readmodel.Ref
 // doingWrite names the trouble with the tables in logs and readiness.
 const doingWrite = "write the read model"
 
-// recover finds out what became of a transaction whose outcome is unknown, and
-// lets it be tried again if it did not happen.
-func (s *session) recover(ctx context.Context, cause error) error {
+// settle finds out where the tables stand after a transaction that conflicted
+// or whose outcome is unknown. What did not happen is tried again, less and
+// less often.
+func (s *session) settle(ctx context.Context, then policy) error {
 	s.alone = nil
-	s.setTrouble(ctx, doingWrite, cause)
 	pause := min(retryMin<<min(s.failed, 10), retryMax)
 	s.failed++
-	if err := sleep(ctx, jitter(pause)); err != nil {
-		return nil //nolint:nilerr // the session was told to end
+	if sleep(ctx, jitter(pause)) != nil {
+		return nil // the session was told to end
 	}
-	return s.reconcile(ctx, writeWherePossible)
+	return s.reconcile(ctx, then)
 }

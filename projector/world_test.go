@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -27,29 +28,33 @@ const (
 	pollEvery  = 5 * time.Millisecond
 )
 
-// world is a ledger on a broker in memory and an empty database.
+// world is a ledger and an empty database.
 type world struct {
-	cluster *kfake.Cluster
-	log     *eventlog.Log
-	url     string
+	config eventlog.Config
+	log    *eventlog.Log
+	url    string
 }
 
+// newWorld makes one on a broker in memory.
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
 	require.NoError(t, err)
 	t.Cleanup(cluster.Close)
-	w := &world{cluster: cluster, url: pgtest.URL(t)}
-	_, err = eventlog.Init(t.Context(), eventlog.InitConfig{Config: w.config(), Partitions: partitions, ReplicationFactor: 1})
+	return newWorldOn(t, cluster.ListenAddrs())
+}
+
+func newWorldOn(t testing.TB, brokers []string) *world {
+	t.Helper()
+	w := &world{url: pgtest.URL(t), config: eventlog.Config{
+		Brokers: brokers, Prefix: "projector-" + uuid.NewString(), AllowSingleReplica: true, Logger: quiet(),
+	}}
+	_, err := eventlog.Init(t.Context(), eventlog.InitConfig{Config: w.config, Partitions: partitions, ReplicationFactor: 1})
 	require.NoError(t, err)
-	w.log, err = eventlog.Open(t.Context(), w.config())
+	w.log, err = eventlog.Open(t.Context(), w.config)
 	require.NoError(t, err)
 	t.Cleanup(w.log.Close)
 	return w
-}
-
-func (w *world) config() eventlog.Config {
-	return eventlog.Config{Brokers: w.cluster.ListenAddrs(), AllowSingleReplica: true, Logger: quiet()}
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -64,6 +64,7 @@ func TestCollectionTellsTheWholeStory(t *testing.T) {
 	require.Equal(t, ptr(s.now()), c.Tasks[0].FinishedAt)
 
 	first := s.begin(id, "acme", 1, 1, 1)
+	require.Equal(t, ptr(s.now()), read().Tasks[1].StartedAt)
 	s.fail(id, "acme", 1, 1, first, true)
 	c = read()
 	require.Equal(t, ledger.StatusRunning, c.Status)
@@ -109,7 +110,7 @@ func TestCollectionTellsTheWholeStory(t *testing.T) {
 	c = read()
 	require.Equal(t, ledger.StatusSucceeded, c.Status)
 	require.Equal(t, []any{3, "", "", 0}, []any{c.TasksDone, c.CurrentTask, c.CurrentTaskType, c.CurrentAttempt})
-	require.Nil(t, c.Tasks[1].Result, "the wire has no null result")
+	require.Equal(t, "null", string(c.Tasks[1].Result), "which is not the same as none")
 	require.Nil(t, c.Tasks[2].Result)
 
 	attempts, err := f.Attempts(t.Context(), "acme", c.Tasks[1].Definition.ID)
