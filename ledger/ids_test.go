@@ -24,12 +24,19 @@ func TestIDsAreGolden(t *testing.T) {
 	require.Equal(t, "018bcfe5-6800-8abc-919f-1b41779ed621", ledger.TaskID(plain, ledger.KindTask, 3).String())
 	require.Equal(t, "018bcfe5-6800-8abc-8779-bfcd2a15baf2", ledger.TaskID(plain, ledger.KindFinally, 3).String())
 
-	hash, err := ledger.RequestHash("POST /v1/collections", []byte(`{"b":1.0,"a":"\u00e9"}`))
+	hash, err := ledger.RequestHash("POST /v1/collections", []byte(`{"b":1,"a":"\u00e9"}`))
 	require.NoError(t, err)
 	require.Equal(t, "bbde921684841f10b9548e0879eea7c89fc1e2a9bc24cb916aaa47858b9d83bb", hash)
 	same, err := ledger.RequestHash("POST /v1/collections", []byte(`{ "a": "é", "b": 1 }`))
 	require.NoError(t, err)
-	require.Equal(t, hash, same, "white space, order and number form do not make another request")
+	require.Equal(t, hash, same, "white space, order and escapes do not make another request")
+	for _, other := range [][2]string{{`9007199254740993`, `9007199254740992`}, {`0.1`, `0.10000000000000000001`}, {`1`, `1.0`}} {
+		a, err := ledger.RequestHash("r", []byte(other[0]))
+		require.NoError(t, err)
+		b, err := ledger.RequestHash("r", []byte(other[1]))
+		require.NoError(t, err)
+		require.NotEqual(t, a, b, "%s is not %s", other[0], other[1])
+	}
 }
 
 func TestIDsCarryTheirPartition(t *testing.T) {

@@ -28,7 +28,8 @@ const (
 	MaxBackoffMS       = 24 * 60 * 60 * 1000
 	MaxMultiplier      = 100
 	MaxAttempts        = 1000
-	MaxLostAttempts    = 10 // of one task in one run
+	MaxLostAttempts    = 10        // of one task in one run
+	MaxCount           = 1<<31 - 1 // runs of a collection, attempts of a task
 )
 
 // The defaults written into every task definition.

@@ -309,6 +309,11 @@ func (p *Partition) applyCreated(r Record, e CollectionCreated) {
 
 // applyRetry is R8.
 func (p *Partition) applyRetry(r Record, e RetryRequested) {
+	// The idempotency key is the retry's, not the collection's: it has no say.
+	if want, ok := PartitionFor(e.Tenant, e.OrderingKey, "", p.partitions); ok && want != p.index {
+		p.refuse(Invalid, "/ordering_key: belongs to another partition")
+		return
+	}
 	if len(e.Finally) > 0 {
 		p.refuse(Invalid, "/finally: rules version 0 has no finally tasks")
 		return

@@ -302,12 +302,14 @@ func marshal(v any) ([]byte, error) {
 	return jsonv2.Marshal(v, jsonv2.Deterministic(true))
 }
 
-// RequestHash is SHA-256, in hex, over a request's route and the RFC 8785 form
-// of its body: what makes two requests the same. The error is an
+// RequestHash is SHA-256, in hex, over a request's route and the canonical form
+// of its body: what makes two requests the same. The form is RFC 8785's but for
+// numbers, which keep their text: as 64-bit floats, which that RFC makes of
+// them, different big integers would be one request. The error is an
 // *[InvalidError] when body is not valid JSON.
 func RequestHash(route string, body json.RawMessage) (string, error) {
 	v := jsontext.Value(append([]byte(nil), body...))
-	if err := v.Canonicalize(); err != nil {
+	if err := v.Canonicalize(jsontext.CanonicalizeRawInts(false), jsontext.CanonicalizeRawFloats(false)); err != nil {
 		return "", decodeError(err)
 	}
 	return fmt.Sprintf("%x", hashParts(route, string(v))), nil

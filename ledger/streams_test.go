@@ -162,11 +162,11 @@ func (s *stream) event(word string, f map[string]string) ledger.Event {
 	tenant, worker := or(f["tenant"], "default"), or(f["worker"], "w1")
 	switch word {
 	case "LedgerOpened":
-		return ledger.LedgerOpened{LedgerID: uuid.MustParse("018c0000-0000-4000-8000-000000000001"), Partitions: 1, Rules: int(num(f["rules"], ledger.Rules)), Window: num(f["window"], 100)}
+		return ledger.LedgerOpened{LedgerID: uuid.MustParse("018c0000-0000-4000-8000-000000000001"), Partitions: int32(num(f["partitions"], 1)), Rules: int(num(f["rules"], ledger.Rules)), Window: num(f["window"], 100)}
 	case "CollectionCreated":
-		return ledger.CollectionCreated{CollectionID: id, Tenant: tenant, Name: "n", RequestHash: hash, AsOf: num(f["as_of"], s.offset), Tasks: tasks(id, f)}
+		return ledger.CollectionCreated{CollectionID: id, Tenant: tenant, Name: "n", RequestHash: hash, AsOf: num(f["as_of"], s.offset), OrderingKey: f["lane"], Tasks: tasks(id, f)}
 	case "RetryRequested":
-		return ledger.RetryRequested{CollectionID: id, Tenant: tenant, Run: int(num(f["run"], 2)), Name: "n", RequestHash: hash, AsOf: num(f["as_of"], s.offset), TaskCount: int(num(f["tasks"], 2)), Tasks: tasks(id, f), Input: json.RawMessage(or(f["input"], "null"))}
+		return ledger.RetryRequested{CollectionID: id, Tenant: tenant, Run: int(num(f["run"], 2)), Name: "n", RequestHash: hash, AsOf: num(f["as_of"], s.offset), TaskCount: int(num(f["tasks"], 2)), Tasks: tasks(id, f), OrderingKey: f["lane"], Input: json.RawMessage(or(f["input"], "null"))}
 	case "CancelRequested":
 		return ledger.CancelRequested{CollectionID: id, Tenant: tenant, Run: run, RequestHash: hash}
 	case "PartitionClaimed":

@@ -39,7 +39,7 @@ func checkEvent(partition int32, e Event, size int) error {
 			atLeast("/claim", e.Claim, 0), within("/grace_ms", e.GraceMS, 0, MaxTimeoutMS))
 	case TaskStarted:
 		return first(checkTaskEvent(e.CollectionID, e.Tenant, e.Run, e.TaskID, e.Worker),
-			within("/attempt", int64(e.Attempt), 1, 1<<31), atLeast("/claim", e.Claim, 0))
+			within("/attempt", int64(e.Attempt), 1, MaxCount), atLeast("/claim", e.Claim, 0))
 	case TaskSucceeded:
 		return checkSucceeded(e)
 	case TaskFailed:
@@ -103,7 +103,7 @@ func checkRoute(partition int32, e CollectionCreated) error {
 func checkRetry(e RetryRequested, size int) error {
 	err := first(
 		checkName("/tenant", e.Tenant, MaxKeyBytes),
-		within("/run", int64(e.Run), 2, 1<<31),
+		within("/run", int64(e.Run), 2, MaxCount),
 		checkName("/name", e.Name, MaxNameBytes),
 		CheckText("/template", e.Template, MaxNameBytes),
 		CheckLabels("/labels", e.Labels),
@@ -148,7 +148,7 @@ func checkSuffix(e RetryRequested) error {
 func checkCancel(e CancelRequested) error {
 	return first(
 		checkName("/tenant", e.Tenant, MaxKeyBytes),
-		within("/run", int64(e.Run), 1, 1<<31),
+		within("/run", int64(e.Run), 1, MaxCount),
 		CheckText("/idempotency_key", e.IdempotencyKey, MaxKeyBytes),
 		checkHash(e.RequestHash),
 		CheckText("/reason", e.Reason, MaxMessageBytes),
@@ -158,7 +158,7 @@ func checkCancel(e CancelRequested) error {
 
 func checkTaskEvent(id uuid.UUID, tenant string, run int, task uuid.UUID, worker string) error {
 	if err := first(checkName("/tenant", tenant, MaxKeyBytes), checkName("/worker", worker, MaxKeyBytes),
-		within("/run", int64(run), 1, 1<<31)); err != nil {
+		within("/run", int64(run), 1, MaxCount)); err != nil {
 		return err
 	}
 	if task.Version() != 8 || PartitionOf(task) != PartitionOf(id) {
@@ -243,7 +243,7 @@ func checkTask(t *Task) error {
 		within("/backoff/multiplier", t.Backoff.Multiplier, 1, MaxMultiplier),
 		within("/backoff/max_ms", t.Backoff.MaxMS, t.Backoff.InitialMS, MaxBackoffMS),
 		within("/timeout_ms", t.TimeoutMS, 1, MaxTimeoutMS),
-		within("/attempts", int64(t.Attempts), 0, 1<<31),
+		within("/attempts", int64(t.Attempts), 0, MaxCount-MaxAttempts-MaxLostAttempts),
 		checkOptionalPayload("/args", t.Args),
 	)
 	if err != nil {

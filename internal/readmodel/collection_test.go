@@ -38,7 +38,7 @@ func TestCollectionTellsTheWholeStory(t *testing.T) {
 		Tasks: c.Tasks, Position: c.Position,
 	}, c)
 	for i, want := range chain(id, names...) {
-		want.Args = json.RawMessage(`{"n": ` + string(rune('0'+i)) + `}`) // as jsonb prints it
+		want.Args = json.RawMessage(`{"n":` + string(rune('0'+i)) + `}`)
 		require.Equal(t, readmodel.Task{Definition: want, Status: ledger.StatusPending, Run: 1, AttemptID: -1}, c.Tasks[i])
 	}
 

@@ -157,6 +157,20 @@ func (c *column) json(v json.RawMessage) {
 	c.buf = append(c.buf, v...)
 }
 
+// payload stores args or a result in a column of type json, which keeps the
+// text: jsonb prints numbers and spaces its own way, so that what a retry
+// carries would not be what was asked for, and could be too long for the
+// ledger.
+func (c *column) payload(v json.RawMessage) {
+	if len(v) == 0 {
+		c.null()
+		return
+	}
+	v = cleanJSON(v)
+	c.size(len(v))
+	c.buf = append(c.buf, v...)
+}
+
 func cleanText(s string) string {
 	if utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 {
 		return s
@@ -193,4 +207,6 @@ const (
 	oidTime  = pgtype.TimestamptzOID
 	oidJSON  = pgtype.JSONBOID
 	oidBytea = pgtype.ByteaOID
+
+	oidPayload = pgtype.JSONOID
 )

@@ -6,7 +6,7 @@ func defineTasks() statement {
 	return statement{"define tasks", `
 insert into task_definitions (collection_id, index, id, name, type, queue, description, args, immutable, on_interrupt,
     max_attempts, backoff_initial_ms, backoff_multiplier, backoff_max_ms, timeout_ms, run, attempts, defined_offset)
-select * from unnest($1::uuid[], $2::integer[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::jsonb[],
+select * from unnest($1::uuid[], $2::integer[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::json[],
     $9::boolean[], $10::text[], $11::integer[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[],
     $16::integer[], $17::integer[], $18::bigint[])
 on conflict (collection_id, index) do update set
@@ -22,7 +22,7 @@ func addDefinitions(add adder, rows []*definitionRow) {
 	n := len(rows)
 	collection, index, id := newColumn(oidUUID, n), newColumn(oidInt4, n), newColumn(oidUUID, n)
 	name, typ, queue, description := newColumn(oidText, n), newColumn(oidText, n), newColumn(oidText, n), newColumn(oidText, n)
-	args, immutable, interrupt := newColumn(oidJSON, 2*n), newColumn(oidBool, n), newColumn(oidText, n)
+	args, immutable, interrupt := newColumn(oidPayload, 2*n), newColumn(oidBool, n), newColumn(oidText, n)
 	most, initial, multiplier := newColumn(oidInt4, n), newColumn(oidInt8, n), newColumn(oidInt8, n)
 	longest, timeout := newColumn(oidInt8, n), newColumn(oidInt8, n)
 	run, attempts, offset := newColumn(oidInt4, n), newColumn(oidInt4, n), newColumn(oidInt8, n)
@@ -34,7 +34,7 @@ func addDefinitions(add adder, rows []*definitionRow) {
 		typ.text(r.Type)
 		queue.text(r.Queue)
 		description.text(r.Description)
-		args.json(r.Args)
+		args.payload(r.Args)
 		immutable.bool(r.Immutable)
 		interrupt.text(string(r.OnInterrupt))
 		most.int4(r.MaxAttempts)
@@ -57,14 +57,14 @@ func openAttempts() statement {
 insert into attempts (collection_id, task_id, id, run, number, claim, worker, status, task_status, started_at, finished_at,
     result, message, error)
 select * from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::integer[], $5::integer[], $6::bigint[], $7::text[],
-    $8::text[], $9::text[], $10::timestamptz[], $11::timestamptz[], $12::jsonb[], $13::text[], $14::jsonb[])`}
+    $8::text[], $9::text[], $10::timestamptz[], $11::timestamptz[], $12::json[], $13::text[], $14::jsonb[])`}
 }
 
 func closeAttempts() statement {
 	return statement{"close attempts", `
 update attempts a set status = u.status, task_status = u.task_status, finished_at = u.finished_at, result = u.result,
     message = u.message, error = u.error
-from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::timestamptz[], $6::jsonb[], $7::text[], $8::jsonb[])
+from unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::timestamptz[], $6::json[], $7::text[], $8::jsonb[])
     as u (task_id, id, status, task_status, finished_at, result, message, error)
 where a.task_id = u.task_id and a.id = u.id`}
 }
@@ -74,7 +74,7 @@ func addAttempts(add adder, rows []*attemptRow) {
 	n := len(rows)
 	task, id := newColumn(oidUUID, n), newColumn(oidInt8, n)
 	status, becomes := newColumn(oidText, n), newColumn(oidText, n)
-	finished, result := newColumn(oidTime, n), newColumn(oidJSON, n)
+	finished, result := newColumn(oidTime, n), newColumn(oidPayload, n)
 	message, errs := newColumn(oidText, n), newColumn(oidJSON, n)
 	for _, r := range rows {
 		if r.opened {
@@ -85,7 +85,7 @@ func addAttempts(add adder, rows []*attemptRow) {
 		status.text(string(r.Status))
 		becomes.text(string(r.taskStatus))
 		finished.timeOrNull(r.FinishedMS)
-		result.json(r.Result)
+		result.payload(r.Result)
 		message.text(r.Message)
 		errs.json(encodeError(r.Error))
 	}
@@ -98,7 +98,7 @@ func addOpenedAttempts(add adder, rows []*attemptRow) {
 	run, number, claim, worker := newColumn(oidInt4, n), newColumn(oidInt4, n), newColumn(oidInt8, n), newColumn(oidText, 2*n)
 	status, becomes := newColumn(oidText, n), newColumn(oidText, n)
 	started, finished := newColumn(oidTime, n), newColumn(oidTime, n)
-	result, message, errs := newColumn(oidJSON, n), newColumn(oidText, n), newColumn(oidJSON, n)
+	result, message, errs := newColumn(oidPayload, n), newColumn(oidText, n), newColumn(oidJSON, n)
 	for _, r := range rows {
 		if !r.opened {
 			continue
@@ -114,7 +114,7 @@ func addOpenedAttempts(add adder, rows []*attemptRow) {
 		becomes.text(string(r.taskStatus))
 		started.time(r.StartedMS)
 		finished.timeOrNull(r.FinishedMS)
-		result.json(r.Result)
+		result.payload(r.Result)
 		message.text(r.Message)
 		errs.json(encodeError(r.Error))
 	}

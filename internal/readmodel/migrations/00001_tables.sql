@@ -67,7 +67,7 @@ create table task_definitions (
     type               text    not null,
     queue              text    not null,
     description        text    not null,
-    args               jsonb,
+    args               json, -- as it was asked for, letter for letter
     immutable          boolean not null,
     on_interrupt       text    not null,
     max_attempts       integer not null,
@@ -95,7 +95,7 @@ create table attempts (
     task_status   text        not null,
     started_at    timestamptz not null,
     finished_at   timestamptz,
-    result        jsonb,
+    result        json, -- letter for letter
     message       text        not null,
     error         jsonb,
     primary key (task_id, id)
