@@ -41,6 +41,9 @@ type Config struct {
 	LedgerID   uuid.UUID        // required, as are the next two: the ledger's genesis
 	Partitions int32
 	Window     int64
+	// Hosts are the names, in lower case, by which the API may be called beside
+	// IP addresses and localhost.
+	Hosts []string
 	// SingleReplica makes the health answer say that a lost disk loses the ledger.
 	SingleReplica bool
 	Logger        *slog.Logger                // required

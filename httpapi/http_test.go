@@ -182,6 +182,30 @@ func TestTemplatesOnlyAddToTheContract(t *testing.T) {
 }
 
 // What is missing in the configuration is said at once.
+// A name that somebody else made to point here (DNS rebinding) is not ours.
+func TestUnknownHostsAreRefused(t *testing.T) {
+	t.Parallel()
+	e := setup(t)
+	e.nothingIsAppended(t)
+	ask := func(host, path string) int {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, e.url+path, http.NoBody)
+		require.NoError(t, err)
+		req.Host = host
+		res, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		return res.StatusCode
+	}
+	for _, host := range []string{"evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example"} {
+		require.Equal(t, http.StatusMisdirectedRequest, ask(host, "/v1/collections"), host)
+		require.Equal(t, http.StatusMisdirectedRequest, ask(host, "/docs"), host)
+		require.Equal(t, http.StatusOK, ask(host, "/healthz"), host)
+	}
+	for _, host := range []string{"localhost", "LOCALHOST:1", "127.0.0.1", "[::1]:8080", "::1"} {
+		require.Equal(t, http.StatusOK, ask(host, "/v1/collections"), host)
+	}
+}
+
 func TestNewNeedsItsConfig(t *testing.T) {
 	t.Parallel()
 	_, err := httpapi.New(httpapi.Config{})

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"regexp"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -85,7 +87,35 @@ func (a *API) middleware(router *mux.Router) http.Handler {
 	origin.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.write(w, r, crossOrigin())
 	}))
-	return a.observe(securityHeaders(origin.Handler(head(router))))
+	return a.observe(securityHeaders(a.knownHost(origin.Handler(head(router)))))
+}
+
+// knownHost refuses requests for names that are not ours. As long as nobody is
+// authenticated, being on this machine is all that protects the API, and a page
+// in a browser here whose name is made to point to this machine (DNS rebinding)
+// looks like one of our own to every other check. Health and metrics are left
+// out: they are asked by whatever name the network has for this process.
+func (a *API) knownHost(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/healthz", "/readyz", "/metrics":
+		default:
+			if !a.isKnownHost(r.Host) {
+				a.write(w, r, unknownHost())
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (a *API) isKnownHost(hostport string) bool {
+	host := hostport
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		host = h
+	}
+	host = strings.ToLower(strings.Trim(host, "[]"))
+	return host == "localhost" || net.ParseIP(host) != nil || slices.Contains(a.cfg.Hosts, host)
 }
 
 // observe gives a request its id, counts and logs it, and turns a panic into a

@@ -29,6 +29,7 @@ const (
 	codeMediaType       = "unsupported_media_type"
 	codeBodyTimeout     = "body_timeout"
 	codeCrossOrigin     = "cross_origin"
+	codeUnknownHost     = "unknown_host"
 	codeNotFound        = "not_found"
 	codeNoRoute         = "no_such_route"
 	codeMethod          = "method_not_allowed"
@@ -67,6 +68,8 @@ func describe(code string) (status int, title string, retryAfter int) {
 		return http.StatusRequestTimeout, "The body took too long to arrive", 0
 	case codeCrossOrigin:
 		return http.StatusForbidden, "A page of another origin may not do this", 0
+	case codeUnknownHost:
+		return http.StatusMisdirectedRequest, "The API is not called by this name", 0
 	case codeNotFound:
 		return http.StatusNotFound, "There is no such resource", 0
 	case codeNoRoute:
@@ -226,6 +229,10 @@ func methodNotAllowed() *Problem {
 
 func crossOrigin() *Problem {
 	return newProblem(codeCrossOrigin, "The browser says that the request comes from a page of another origin.")
+}
+
+func unknownHost() *Problem {
+	return newProblem(codeUnknownHost, "Call the API by an address or as localhost; other names are for its operator to allow (--http-hosts).")
 }
 
 func mediaType() *Problem {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 
@@ -74,6 +75,27 @@ func statuses(c httpapi.Collection) []ledger.Status {
 		list = append(list, c.Tasks[i].Status)
 	}
 	return list
+}
+
+// A retry carries args and the result before it letter for letter: printed
+// another way they could be too long for the ledger, or other than in run 1.
+func TestRetryKeepsTheText(t *testing.T) {
+	t.Parallel()
+	e := setup(t)
+	args := `{"b":-0,"a":1e2,"c":1E-7,"many":[` + strings.Repeat("1e300,", 999) + `1],"long":1.` + strings.Repeat("1", 300) + `e-300}`
+	c := e.create(t, `{"name":"n","tasks":[{"name":"a","type":"`+typeGo+`"},{"name":"b","type":"`+typeGo+`","args":`+args+`}]}`)
+	result := `{"n":1e2,"list":[1,2]}`
+	e.hand.succeed(t, c.ID, result)
+	e.hand.fail(t, c.ID)
+	r := e.call(t, http.MethodPost, "/v1/collections/"+c.ID.String()+"/retry", `{}`)
+	require.Equal(t, http.StatusAccepted, r.status, string(r.body))
+	records := e.records(t, t.Context())
+	env, err := ledger.Decode(records[len(records)-1])
+	require.NoError(t, err)
+	retry, ok := env.Event.(ledger.RetryRequested)
+	require.True(t, ok)
+	require.Equal(t, args, string(retry.Tasks[0].Args)) //nolint:testifylint // letter for letter
+	require.Equal(t, result, string(retry.Input))       //nolint:testifylint // letter for letter
 }
 
 // What cannot be retried is not, and nothing is written.

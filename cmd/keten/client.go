@@ -134,9 +134,12 @@ func (c *client) check() error {
 func (c *client) call(ctx context.Context, method, path string, header http.Header, in, out any) ([]byte, error) {
 	var body io.Reader
 	if in != nil {
-		b, err := json.Marshal(in)
-		if err != nil {
-			return nil, fmt.Errorf("encode the request: %w", err)
+		b, asItIs := in.(json.RawMessage)
+		if !asItIs {
+			var err error
+			if b, err = json.Marshal(in); err != nil {
+				return nil, fmt.Errorf("encode the request: %w", err)
+			}
 		}
 		body = bytes.NewReader(b)
 	}
@@ -211,7 +214,7 @@ func (c *client) note(col *collection) {
 }
 
 // start starts a collection from a template. key may be empty.
-func (c *client) start(ctx context.Context, template, key string, body map[string]any) (col collection, raw []byte, err error) {
+func (c *client) start(ctx context.Context, template, key string, body any) (col collection, raw []byte, err error) {
 	path := "/v1/collections"
 	if template != "" {
 		path = "/v1/templates/" + url.PathEscape(template)

@@ -27,6 +27,7 @@ type serverConfig struct {
 	schema             string // of the read models; empty: keten
 	catalogPath        string
 	httpAddr           string
+	httpHosts          []string
 	roles              []string
 	slots              int
 	partitions         int32
@@ -57,6 +58,7 @@ func (c *serverConfig) addLogFlags(f *pflag.FlagSet) {
 func (c *serverConfig) addServeFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.catalogPath, "catalog", "", "catalog of task types and templates (YAML)")
 	f.StringVar(&c.httpAddr, "http-addr", "127.0.0.1:8080", "address of the API, metrics and health")
+	f.StringSliceVar(&c.httpHosts, "http-hosts", nil, "names by which the API may be called, beside addresses and localhost")
 	f.BoolVar(&c.insecureNoAuth, "insecure-no-auth", false, "listen on more than loopback although nobody is authenticated")
 	f.IntVar(&c.slots, "slots", 64, "tasks that run at once in this process")
 	f.DurationVar(&c.shutdownGrace, "shutdown-grace", 10*time.Second, "how long running tasks may go on after a signal to stop")
@@ -73,6 +75,12 @@ func (c *serverConfig) check() error {
 	}
 	if c.needsPostgres() && c.databaseURL == "" {
 		add("--database-url: roles api and projector need PostgreSQL (KETEN_DATABASE_URL)")
+	}
+	if c.shutdownGrace <= 0 {
+		add("--shutdown-grace: is %s, want more than 0", c.shutdownGrace)
+	}
+	if c.wait < 0 {
+		add("--wait: is %s, want 0 or more", c.wait)
 	}
 	if c.slots < 1 || c.slots > 10_000 {
 		add("--slots: is %d, want 1 to 10000", c.slots)

@@ -188,7 +188,7 @@ func (s *server) makeRoles(types *catalog.Catalog, registry *executor.Registry, 
 	if s.cfg.has(roleAPI) {
 		s.api, err = httpapi.New(httpapi.Config{
 			Store: s.store, Catalog: types, KnownTypes: registry.Types(), Appender: s.log,
-			LedgerID: info.LedgerID, Partitions: info.Partitions, Window: info.Window, SingleReplica: info.SingleReplica,
+			LedgerID: info.LedgerID, Partitions: info.Partitions, Window: info.Window, SingleReplica: info.SingleReplica, Hosts: s.cfg.httpHosts,
 			Logger: s.logger, Registerer: s.metrics, Gatherer: s.metrics, Ready: s.ready,
 		})
 		if err != nil {

@@ -11,7 +11,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const followEvery = 200 * time.Millisecond
+const (
+	followEvery  = 200 * time.Millisecond
+	maxFileBytes = 4 << 20 // more than the API takes
+)
 
 func newStart(std stdio) *cobra.Command {
 	var (
@@ -30,17 +33,9 @@ func newStart(std stdio) *cobra.Command {
 			if err := c.check(); err != nil {
 				return err
 			}
-			template, body, err := startRequest(std.in, args, input, file)
+			template, body, err := startRequest(std.in, args, input, file, name, labels)
 			if err != nil {
 				return err
-			}
-			if name != "" {
-				body["name"] = name
-			}
-			if len(labels) > 0 {
-				if body["labels"], err = keyValuesText(labels); err != nil {
-					return err
-				}
 			}
 			col, raw, err := c.start(cmd.Context(), template, key, body)
 			if err != nil {
@@ -59,14 +54,14 @@ func newStart(std stdio) *cobra.Command {
 	return cmd
 }
 
-// startRequest makes the body from a file, or from a template's name and input.
-func startRequest(in io.Reader, args []string, input, file string) (template string, body map[string]any, err error) {
-	body = map[string]any{}
+// startRequest makes the body: a file's bytes as they are, or a template's input.
+func startRequest(in io.Reader, args []string, input, file, name string, labels []string) (template string, body any, err error) {
 	if file != "" {
-		if len(args) > 0 || input != "" {
-			return "", nil, exitWith(exitUsage, errors.New("--file stands alone, without a template, input or values"))
+		if len(args) > 0 || input != "" || name != "" || len(labels) > 0 {
+			return "", nil, exitWith(exitUsage, errors.New("--file stands alone: the file says what the other flags and arguments would"))
 		}
-		return "", body, readJSONFile(in, file, &body)
+		body, err := readJSONFile(in, file)
+		return "", body, err
 	}
 	if len(args) == 0 {
 		return "", nil, exitWith(exitUsage, errors.New("want a template's name, or --file"))
@@ -75,38 +70,43 @@ func startRequest(in io.Reader, args []string, input, file string) (template str
 	if err != nil {
 		return "", nil, err
 	}
-	body["input"] = values
+	request := map[string]any{"input": values}
 	if input != "" {
 		if len(values) > 0 || !json.Valid([]byte(input)) {
 			return "", nil, exitWith(exitUsage, errors.New("--input: want JSON, and no name=value beside it"))
 		}
-		body["input"] = json.RawMessage(input)
+		request["input"] = json.RawMessage(input)
 	}
-	return args[0], body, nil
+	if name != "" {
+		request["name"] = name
+	}
+	if len(labels) > 0 {
+		if request["labels"], err = keyValuesText(labels); err != nil {
+			return "", nil, err
+		}
+	}
+	return args[0], request, nil
 }
 
-func readJSONFile(in io.Reader, file string, v *map[string]any) error {
+// readJSONFile returns a file's bytes: the API judges them.
+func readJSONFile(in io.Reader, file string) (json.RawMessage, error) {
 	r := in
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {
-			return exitWith(exitUsage, fmt.Errorf("--file: %w", err))
+			return nil, exitWith(exitUsage, fmt.Errorf("--file: %w", err))
 		}
 		defer f.Close()
 		r = f
 	}
-	b, err := io.ReadAll(r)
+	b, err := io.ReadAll(io.LimitReader(r, maxFileBytes))
 	if err != nil {
-		return fmt.Errorf("read %s: %w", file, err)
+		return nil, fmt.Errorf("read %s: %w", file, err)
 	}
-	var raw map[string]json.RawMessage // keep big numbers as they are
-	if err := json.Unmarshal(b, &raw); err != nil {
-		return exitWith(exitUsage, fmt.Errorf("--file: %w", err))
+	if !json.Valid(b) {
+		return nil, exitWith(exitUsage, fmt.Errorf("--file: %s is not JSON", file))
 	}
-	for k, val := range raw {
-		(*v)[k] = val
-	}
-	return nil
+	return b, nil
 }
 
 func keyValuesText(args []string) (map[string]any, error) {
