@@ -223,5 +223,9 @@ func (o *owner) isIdleWork(a *ledger.Action, now time.Time) bool {
 	if !ok || o.holds(open.ID) {
 		return false
 	}
-	return open.Worker == o.x.worker || o.members.gone(open.Worker, o.claims.assignedAt)
+	// A worker that lives may still have no handler for it: its start was read
+	// back when the partition had just been taken from it. Nobody else can know
+	// before the time that the task may take is over.
+	overdue := o.clock.when(open.StartedMS + open.Task.TimeoutMS).Add(o.x.lease).Before(now)
+	return overdue || open.Worker == o.x.worker || o.members.gone(open.Worker, o.claims.assignedAt)
 }
