@@ -438,6 +438,50 @@ func TestShutdownInterruptsHandlers(t *testing.T) {
 	})
 }
 
+// A shutdown waits until the outcomes of the last moment were read back.
+func TestShutdownWaitsForTheLastOutcomes(t *testing.T) {
+	t.Parallel()
+	bubble(t, 1, func(t *testing.T, w *world) {
+		reg := executor.NewRegistry()
+		reg.HandleRaw("last", func(ctx context.Context, _ executor.RawTask) (json.RawMessage, error) {
+			<-ctx.Done()
+			return json.RawMessage(`"saved"`), nil
+		})
+		p := w.start(t, reg)
+		id := w.create(t, 0, task("last"))
+		w.witness.await(t, "the start", func([]fact) bool { return w.witness.count("TaskStarted", ledger.Accepted) == 1 })
+		time.Sleep(time.Second)
+		unread := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.UnknownServerError, Count: -1})
+		p.stop()
+		time.Sleep(executor.DefaultShutdownGrace + 3*time.Second)
+		require.Zero(t, p.metric("keten_task_attempts_total", "type", "last", "result", "succeeded"))
+		require.Empty(t, p.ended)
+		unread.Remove()
+		require.NoError(t, p.wait(t))
+		require.EqualValues(t, 1, p.metric("keten_task_attempts_total", "type", "last", "result", "succeeded"))
+		require.Equal(t, ledger.StatusSucceeded, w.witness.awaitRun(t, id, 1).Status)
+	})
+}
+
+// An owner that lost the claim and cannot learn where the log ends rests until
+// it can: in virtual time a busy one would never let the clock go on.
+func TestFencedOwnerRests(t *testing.T) {
+	t.Parallel()
+	bubble(t, 1, func(t *testing.T, w *world) {
+		reg := executor.NewRegistry()
+		adder(reg, &journal{})
+		p := w.start(t, reg)
+		w.claimed(t, p.worker, 1)
+		w.append(t, 0, ledger.PartitionClaimed{Queue: "default", Prev: w.lastClaim(0), Worker: "default/ghost"})
+		id := w.create(t, 0, task("add"))
+		fault := w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Err: kerr.LeaderNotAvailable, Count: -1})
+		time.Sleep(3 * executor.DefaultLease)
+		require.NotEqual(t, p.worker, w.holderOf(0), "what it knows is too old to claim")
+		fault.Remove()
+		require.Equal(t, ledger.StatusSucceeded, w.witness.awaitRun(t, id, 1).Status)
+	})
+}
+
 // A handler that heeds nothing does not keep the process from ending.
 func TestShutdownGoesOnWithoutDeafHandlers(t *testing.T) {
 	t.Parallel()

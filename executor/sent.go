@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"math/rand/v2"
@@ -113,7 +114,7 @@ func (o *owner) appendAgain(now time.Time) {
 			due = append(due, s)
 		}
 	}
-	slices.SortFunc(due, func(a, b *sent) int { return int(a.seq) - int(b.seq) }) //nolint:gosec // counts from 0
+	slices.SortFunc(due, func(a, b *sent) int { return cmp.Compare(a.seq, b.seq) })
 	for _, s := range due {
 		s.retryAt = time.Time{}
 		o.failing--
