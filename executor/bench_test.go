@@ -14,13 +14,15 @@ import (
 
 	"github.com/keten-ledger/keten/executor"
 	"github.com/keten-ledger/keten/internal/eventlog"
+	"github.com/keten-ledger/keten/internal/kafkatest"
 	"github.com/keten-ledger/keten/ledger"
 )
 
 const benchTasks = 5
 
-// A benchWorld is an executor on a broker in this process, over real loopback
-// connections and without syncing to disk: what the executor itself costs.
+// A benchWorld is an executor on loopback connections to a broker: one in this
+// process that does not sync to disk, which shows what the executor itself
+// costs, or a real Kafka.
 type benchWorld struct {
 	world
 
@@ -32,13 +34,25 @@ type benchWorld struct {
 	begun map[uuid.UUID][]time.Time
 }
 
-func newBenchWorld(b *testing.B, slots int) *benchWorld {
+// onBrokers runs a benchmark on both kinds of broker.
+func onBrokers(b *testing.B, bench func(b *testing.B, brokers []string)) {
 	b.Helper()
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
-	require.NoError(b, err)
-	b.Cleanup(cluster.Close)
-	cfg := eventlog.Config{Brokers: cluster.ListenAddrs(), AllowSingleReplica: true, Logger: logger()}
-	_, err = eventlog.Init(b.Context(), eventlog.InitConfig{Config: cfg, Partitions: 12, ReplicationFactor: 1})
+	b.Run("memory", func(b *testing.B) {
+		cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+		require.NoError(b, err)
+		defer cluster.Close()
+		bench(b, cluster.ListenAddrs())
+	})
+	b.Run("kafka", func(b *testing.B) { bench(b, kafkatest.Brokers(b)) })
+}
+
+func newBenchWorld(b *testing.B, brokers []string, slots int) *benchWorld {
+	b.Helper()
+	cfg := eventlog.Config{
+		Brokers: brokers, AllowSingleReplica: true, Logger: logger(),
+		Prefix: "bench-" + uuid.NewString(),
+	}
+	_, err := eventlog.Init(b.Context(), eventlog.InitConfig{Config: cfg, Partitions: 12, ReplicationFactor: 1})
 	require.NoError(b, err)
 	w := &benchWorld{done: make(chan struct{}, 1), begun: make(map[uuid.UUID][]time.Time)}
 	w.log, err = eventlog.Open(b.Context(), cfg)
@@ -48,7 +62,10 @@ func newBenchWorld(b *testing.B, slots int) *benchWorld {
 	log, err := eventlog.Open(b.Context(), cfg)
 	require.NoError(b, err)
 	b.Cleanup(log.Close)
-	x, err := executor.New(executor.Config{Log: log, Registry: w.registry(), Worker: cfg.ClientID, Logger: logger(), Slots: slots})
+	x, err := executor.New(executor.Config{
+		Log: log, Registry: w.registry(), Worker: cfg.ClientID, Logger: logger(), Slots: slots,
+		Group: cfg.Prefix + ".executor.default",
+	})
 	require.NoError(b, err)
 	ctx, stop := context.WithCancel(b.Context())
 	ended := make(chan error, 1)
@@ -112,33 +129,43 @@ func (w *benchWorld) submit(b *testing.B, partition int32) {
 // Chains of five no-op tasks with results, 2,000 at a time.
 func BenchmarkChains(b *testing.B) {
 	const batch = 2_000
-	w := newBenchWorld(b, 1024)
-	w.run(b, batch) // warm
-	b.ResetTimer()
-	for b.Loop() {
-		w.run(b, batch)
-	}
-	b.ReportMetric(float64(batch*b.N)/b.Elapsed().Seconds(), "chains/s")
+	onBrokers(b, func(b *testing.B, brokers []string) {
+		w := newBenchWorld(b, brokers, 1024)
+		w.run(b, batch) // warm
+		for b.Loop() {
+			w.run(b, batch)
+		}
+		b.ReportMetric(float64(batch*b.N)/b.Elapsed().Seconds(), "chains/s")
+	})
 }
 
 // The time from the start of one task to the start of the next, one chain at a
 // time.
 func BenchmarkTaskToTask(b *testing.B) {
-	w := newBenchWorld(b, 16)
-	w.run(b, 200) // warm
-	var hops []time.Duration
-	for b.Loop() {
-		w.target.Store(w.ended.Load() + 1)
-		id := w.create(b, 3, w.chain(`{"n":1}`)...)
-		<-w.done
-		w.mu.Lock()
-		begun := w.begun[id]
-		w.mu.Unlock()
-		for i := 1; i < len(begun); i++ {
-			hops = append(hops, begun[i].Sub(begun[i-1]))
+	onBrokers(b, func(b *testing.B, brokers []string) {
+		w := newBenchWorld(b, brokers, 16)
+		w.run(b, 2_000) // warm
+		var hops []time.Duration
+		for b.Loop() {
+			hops = append(hops, w.hops(b)...)
 		}
+		slices.Sort(hops)
+		b.ReportMetric(float64(hops[len(hops)/2].Microseconds()), "p50-µs")
+		b.ReportMetric(float64(hops[len(hops)*99/100].Microseconds()), "p99-µs")
+	})
+}
+
+// hops runs one chain and returns the times between the starts of its tasks.
+func (w *benchWorld) hops(b *testing.B) []time.Duration {
+	b.Helper()
+	w.target.Store(w.ended.Load() + 1)
+	id := w.create(b, 3, w.chain(`{"n":1}`)...)
+	<-w.done
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var hops []time.Duration
+	for i := 1; i < len(w.begun[id]); i++ {
+		hops = append(hops, w.begun[id][i].Sub(w.begun[id][i-1]))
 	}
-	slices.Sort(hops)
-	b.ReportMetric(float64(hops[len(hops)/2].Microseconds()), "p50-µs")
-	b.ReportMetric(float64(hops[len(hops)*99/100].Microseconds()), "p99-µs")
+	return hops
 }
