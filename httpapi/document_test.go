@@ -43,8 +43,11 @@ func newDocument(t *testing.T, types *catalog.Catalog) *document {
 	d := &document{paths: map[string]map[string]any{}}
 	d.raw, err = jsonschema.UnmarshalJSON(bytes.NewReader(asJSON))
 	require.NoError(t, err)
-	for path, item := range member(d.raw, "paths").(map[string]any) {
-		d.paths[path] = item.(map[string]any)
+	paths, ok := member(d.raw, "paths").(map[string]any)
+	require.True(t, ok)
+	for path, item := range paths {
+		d.paths[path], ok = item.(map[string]any)
+		require.True(t, ok, path)
 		pattern := regexp.MustCompile(`\{[^/]+\}`).ReplaceAllString(path, `[^/]+`)
 		d.patterns = append(d.patterns, routePattern{path, regexp.MustCompile("^" + pattern + "$")})
 	}

@@ -135,7 +135,9 @@ func TestDocumentIsServed(t *testing.T) {
 	var body any
 	require.NoError(t, json.Unmarshal([]byte(chain(2)), &body))
 	require.NoError(t, create.Validate(body))
-	for _, example := range member(e.doc.raw, "components", "schemas", "CreateRequest", "examples").([]any) {
+	examples, ok := member(e.doc.raw, "components", "schemas", "CreateRequest", "examples").([]any)
+	require.True(t, ok)
+	for _, example := range examples {
 		require.NoError(t, create.Validate(example))
 	}
 }

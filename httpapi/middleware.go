@@ -127,7 +127,7 @@ func (a *API) observe(next http.Handler) http.Handler {
 		r = r.WithContext(context.WithValue(r.Context(), requestInfoKey{}, info))
 		sw := &statusWriter{ResponseWriter: w}
 		sw.Header().Set(headerRequestID, info.id)
-		defer func() {
+		defer func() { //nolint:contextcheck // the request's own is used
 			took := time.Since(start)
 			status := sw.status
 			if status == 0 {

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -55,10 +56,8 @@ func badQuery(raw string, op *huma.Operation) *Problem {
 		if len(values) > 1 && (param.Explode == nil || !*param.Explode) {
 			return badParameter("query."+param.Name, "is there twice")
 		}
-		for _, v := range values {
-			if v == "" {
-				return badParameter("query."+param.Name, "is empty")
-			}
+		if slices.Contains(values, "") {
+			return badParameter("query."+param.Name, "is empty")
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -101,7 +102,7 @@ func describe(code string) (status int, title string, retryAfter int) {
 }
 
 // A Problem is an RFC 9457 problem document.
-type Problem struct {
+type Problem struct { //nolint:errname // RFC 9457's word
 	Type      string       `doc:"Identifies the kind of problem; names its code."                          example:"urn:keten:problem:not_retryable"        json:"type"`
 	Title     string       `doc:"What kind of problem it is, the same for every problem of the code."      example:"The collection cannot be retried now"   json:"title"`
 	Status    int          `doc:"The HTTP status."                                                         example:"409"                                    json:"status"`
@@ -188,9 +189,7 @@ func (a *API) write(w http.ResponseWriter, r *http.Request, p *Problem) {
 	if err != nil { // strings and numbers only: cannot be
 		panic(err)
 	}
-	for name, values := range p.header {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), p.header)
 	w.Header().Set("Content-Type", p.ContentType(""))
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)+1))
 	w.WriteHeader(p.Status)

@@ -94,8 +94,8 @@ func TestRetryKeepsTheText(t *testing.T) {
 	require.NoError(t, err)
 	retry, ok := env.Event.(ledger.RetryRequested)
 	require.True(t, ok)
-	require.Equal(t, args, string(retry.Tasks[0].Args)) //nolint:testifylint // letter for letter
-	require.Equal(t, result, string(retry.Input))       //nolint:testifylint // letter for letter
+	require.Equal(t, args, string(retry.Tasks[0].Args))
+	require.Equal(t, result, string(retry.Input))
 }
 
 // What cannot be retried is not, and nothing is written.

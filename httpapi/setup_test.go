@@ -170,7 +170,7 @@ func logger() *slog.Logger {
 	if os.Getenv("KETEN_TEST_LOG") != "" {
 		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	return slog.New(slog.NewTextHandler(io.Discard, nil))
+	return slog.New(slog.DiscardHandler)
 }
 
 // A reply is an answer whose body has been read.

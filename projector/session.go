@@ -63,7 +63,7 @@ func (p *Projector) session(ctx context.Context) error {
 	for partition := range s.parts {
 		from[partition] = eventlog.Start{LeaderEpoch: -1}
 	}
-	reader, err := p.cfg.Log.NewReader(eventlog.ReaderConfig{From: from})
+	reader, err := p.cfg.Log.NewReader(eventlog.ReaderConfig{From: from}) //nolint:contextcheck // a reader lives until it is closed
 	if err != nil {
 		return err
 	}

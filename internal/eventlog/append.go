@@ -57,7 +57,7 @@ func (l *Log) AppendWait(ctx context.Context, msg ledger.Message) (offset int64,
 		err    error
 	}
 	results := make(chan result, 1)
-	l.Append(msg, func(offset int64, err error) { results <- result{offset, err} })
+	l.Append(msg, func(offset int64, err error) { results <- result{offset, err} }) //nolint:contextcheck // a record under way cannot be called back
 	select {
 	case r := <-results:
 		return r.offset, r.err

@@ -124,7 +124,7 @@ func (l *Log) replicationFactor(ctx context.Context, asked int16) (int16, error)
 	if err != nil {
 		return 0, err
 	}
-	available := int16(min(len(brokers), ledger.MaxPartitions)) //nolint:gosec // bounded on the same line
+	available := int16(min(len(brokers), ledger.MaxPartitions))
 	factor := asked
 	switch {
 	case asked == 0 && l.cfg.AllowSingleReplica:
@@ -205,7 +205,7 @@ func (l *Log) appendGenesis(ctx context.Context, partitions []int32, opened map[
 		if err != nil {
 			return err
 		}
-		l.Append(msg, func(_ int64, err error) { results <- err })
+		l.Append(msg, func(_ int64, err error) { results <- err }) //nolint:contextcheck // a record under way cannot be called back
 		sent++
 	}
 	for range sent {
@@ -239,7 +239,7 @@ func (l *Log) readGenesis(ctx context.Context, partitions []int32) (map[int32]ge
 	if len(folds) == 0 {
 		return opened, nil
 	}
-	r, err := l.newReader(from, genesisFetchBytes)
+	r, err := l.newReader(from, genesisFetchBytes) //nolint:contextcheck // a client lives until it is closed
 	if err != nil {
 		return nil, err
 	}

@@ -147,7 +147,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 // others.
 func message(t *testing.T, partition int32, n int) ledger.Message {
 	t.Helper()
-	id := ledger.NewCollectionID(partition, time.Now(), [8]byte{byte(n >> 16), byte(n >> 8), byte(n)})
+	id := ledger.NewCollectionID(partition, time.Now(), [8]byte{byte(n >> 16), byte(n >> 8), byte(n)}) //nolint:gosec // the lower three bytes are meant
 	return encode(t, partition, ledger.CancelRequested{
 		CollectionID: id, Tenant: "default", Run: 1, RequestHash: strings.Repeat("0", 64), Reason: fmt.Sprintf("number %d", n),
 	})

@@ -294,8 +294,8 @@ func (s *suite) closesDespiteSilence(t *testing.T) {
 func (s *suite) createTopic(t *testing.T, admin *kadm.Client, cfg eventlog.Config, n int32) uuid.UUID {
 	t.Helper()
 	created, err := admin.CreateTopic(t.Context(), n, -1, map[string]*string{
-		"cleanup.policy": kadm.StringPtr("delete"), "retention.ms": kadm.StringPtr("-1"), "retention.bytes": kadm.StringPtr("-1"),
-		"message.timestamp.type": kadm.StringPtr("LogAppendTime"),
+		"cleanup.policy": new("delete"), "retention.ms": new("-1"), "retention.bytes": new("-1"),
+		"message.timestamp.type": new("LogAppendTime"),
 	}, topic(cfg))
 	require.NoError(t, err)
 	return uuid.UUID(created.ID)
@@ -324,7 +324,7 @@ func alter(t *testing.T, admin *kadm.Client, cfg eventlog.Config, settings map[s
 	t.Helper()
 	var changes []kadm.AlterConfig
 	for name, value := range settings {
-		changes = append(changes, kadm.AlterConfig{Op: kadm.SetConfig, Name: name, Value: kadm.StringPtr(value)})
+		changes = append(changes, kadm.AlterConfig{Op: kadm.SetConfig, Name: name, Value: new(value)})
 	}
 	responses, err := admin.AlterTopicConfigs(t.Context(), changes, topic(cfg))
 	require.NoError(t, err)

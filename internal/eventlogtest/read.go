@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"github.com/twmb/franz-go/pkg/kadm"
 
 	"github.com/keten-ledger/keten/internal/eventlog"
 )
@@ -114,7 +113,7 @@ func (s *suite) readerNoticesANewTopic(t *testing.T) {
 	require.NoError(t, err)
 	require.Eventually(t, func() bool {
 		_, err := admin.CreateTopic(t.Context(), partitions, -1, map[string]*string{
-			"message.timestamp.type": kadm.StringPtr("LogAppendTime"),
+			"message.timestamp.type": new("LogAppendTime"),
 		}, topic(cfg))
 		return err == nil
 	}, patience, 100*time.Millisecond)

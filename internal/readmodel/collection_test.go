@@ -61,15 +61,15 @@ func TestCollectionTellsTheWholeStory(t *testing.T) {
 	require.Equal(t, ledger.StatusSucceeded, c.Tasks[0].Status)
 	require.JSONEq(t, `{"pem":"…"}`, string(c.Tasks[0].Result))
 	require.Equal(t, "done", c.Tasks[0].Message)
-	require.Equal(t, ptr(s.now()), c.Tasks[0].FinishedAt)
+	require.Equal(t, new(s.now()), c.Tasks[0].FinishedAt)
 
 	first := s.begin(id, "acme", 1, 1, 1)
-	require.Equal(t, ptr(s.now()), read().Tasks[1].StartedAt)
+	require.Equal(t, new(s.now()), read().Tasks[1].StartedAt)
 	s.fail(id, "acme", 1, 1, first, true)
 	c = read()
 	require.Equal(t, ledger.StatusRunning, c.Status)
 	require.Equal(t, ledger.StatusWaiting, c.Tasks[1].Status)
-	require.Equal(t, ptr(failure(true)), c.Tasks[1].Error)
+	require.Equal(t, new(failure(true)), c.Tasks[1].Error)
 
 	second := s.begin(id, "acme", 1, 1, 2)
 	s.fail(id, "acme", 1, 1, second, false)
@@ -84,7 +84,7 @@ func TestCollectionTellsTheWholeStory(t *testing.T) {
 	require.Equal(t, []any{"proof", "certificate.proof", 2}, []any{c.CurrentTask, c.CurrentTaskType, c.CurrentAttempt})
 	require.Equal(t, ledger.StatusFailed, c.Tasks[1].Status)
 	require.Equal(t, 2, c.Tasks[1].Attempts)
-	require.Equal(t, ptr(failure(false)), c.Tasks[1].Error)
+	require.Equal(t, new(failure(false)), c.Tasks[1].Error)
 	require.Equal(t, ledger.StatusPending, c.Tasks[2].Status)
 
 	s.retry(id, "acme", 2, 1, []int{2, 0}, names...)
@@ -118,7 +118,7 @@ func TestCollectionTellsTheWholeStory(t *testing.T) {
 	require.Len(t, attempts, 3)
 	require.Equal(t, readmodel.Attempt{
 		ID: first, TaskID: c.Tasks[1].Definition.ID, Run: 1, Number: 1, Claim: s.claim, Worker: "w", Status: ledger.StatusFailed,
-		StartedAt: s.at(6), FinishedAt: ptr(s.at(7)), Error: ptr(failure(true)),
+		StartedAt: s.at(6), FinishedAt: new(s.at(7)), Error: new(failure(true)),
 	}, attempts[0])
 	require.Equal(t, []any{third, 2, 3, ledger.StatusSucceeded}, []any{attempts[2].ID, attempts[2].Run, attempts[2].Number, attempts[2].Status})
 
@@ -132,7 +132,7 @@ func TestCollectionTellsTheWholeStory(t *testing.T) {
 	}, runs[0])
 	require.Equal(t, []any{2, ledger.StatusSucceeded, "again", "the challenge is there", "u"},
 		[]any{runs[1].Run, runs[1].Status, runs[1].IdempotencyKey, runs[1].Reason, runs[1].RequestedBy.ID})
-	require.Equal(t, ptr(s.at(11)), runs[1].StartedAt)
+	require.Equal(t, new(s.at(11)), runs[1].StartedAt)
 }
 
 func TestCollectionAfterACancel(t *testing.T) {
@@ -166,7 +166,7 @@ func TestCollectionAfterACancel(t *testing.T) {
 	require.Equal(t, []ledger.Status{"canceled", "canceled", "canceled"}, statuses(waiting))
 	c, err := f.Collection(t.Context(), "acme", waiting)
 	require.NoError(t, err)
-	require.Equal(t, ptr(failure(true)), c.Tasks[0].Error, "what its last attempt left")
+	require.Equal(t, new(failure(true)), c.Tasks[0].Error, "what its last attempt left")
 
 	running := newID(3)
 	s.create(running, "acme", "a", "b", "c")

@@ -146,5 +146,3 @@ func (s *story) retry(id uuid.UUID, tenant string, run, from int, attempts []int
 		TaskCount: len(names), Tasks: tasks, Amended: []uuid.UUID{tasks[0].ID},
 	})
 }
-
-func ptr[T any](v T) *T { return &v }
