@@ -104,7 +104,7 @@ func (w *benchWorld) run(b *testing.B, n int) {
 	b.Helper()
 	w.target.Store(w.ended.Load() + int64(n))
 	for i := range n {
-		w.submit(b, int32(i%12)) //nolint:gosec // below 12
+		w.submit(b, int32(i%12))
 	}
 	<-w.done
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -126,35 +127,41 @@ func TestFailures(t *testing.T) {
 	}{
 		"a plain error is tried again": {
 			func(context.Context, executor.RawTask) (json.RawMessage, error) { return nil, errors.New("no route") },
-			ledger.TaskError{Code: "failed", Message: "no route", Audience: ledger.AudienceOperator, Retryable: true}, 3,
+			ledger.TaskError{Code: "failed", Message: "no route", Audience: ledger.AudienceOperator, Retryable: true},
+			3,
 		},
 		"a permanent one is not": {
 			func(context.Context, executor.RawTask) (json.RawMessage, error) {
 				return nil, executor.Permanent(errors.New("no such domain"))
 			},
-			ledger.TaskError{Code: "failed", Message: "no such domain", Audience: ledger.AudienceOperator}, 1,
+			ledger.TaskError{Code: "failed", Message: "no such domain", Audience: ledger.AudienceOperator},
+			1,
 		},
 		"a wrapped one keeps its words": {
 			func(context.Context, executor.RawTask) (json.RawMessage, error) {
 				return nil, fmt.Errorf("publish record: %w", executor.Fail("dns", ledger.AudienceUser, "zone is unknown"))
 			},
-			ledger.TaskError{Code: "dns", Message: "publish record: zone is unknown", Audience: ledger.AudienceUser}, 1,
+			ledger.TaskError{Code: "dns", Message: "publish record: zone is unknown", Audience: ledger.AudienceUser},
+			1,
 		},
 		"text is made fit to be stored": {
 			func(context.Context, executor.RawTask) (json.RawMessage, error) {
 				return nil, &executor.Error{Message: "a\x00b\xff", Detail: "é" + long}
 			},
-			ledger.TaskError{Code: "failed", Message: "a?b?", Detail: "é" + long[:ledger.MaxDetailBytes-2], Audience: ledger.AudienceOperator}, 1,
+			ledger.TaskError{Code: "failed", Message: "a?b?", Detail: "é" + long[:ledger.MaxDetailBytes-2], Audience: ledger.AudienceOperator},
+			1,
 		},
 		"a result that is no JSON": {
 			func(context.Context, executor.RawTask) (json.RawMessage, error) { return json.RawMessage(`{"a":`), nil },
-			ledger.TaskError{Code: ledger.CodeInvalidResult, Message: "the result cannot be recorded: is not complete JSON", Audience: ledger.AudienceOperator}, 1,
+			ledger.TaskError{Code: ledger.CodeInvalidResult, Message: "the result cannot be recorded: is not complete JSON", Audience: ledger.AudienceOperator},
+			1,
 		},
 		"a result that is too large": {
 			func(context.Context, executor.RawTask) (json.RawMessage, error) {
 				return json.RawMessage(`"` + long + `"`), nil
 			},
-			ledger.TaskError{Code: ledger.CodeInvalidResult, Message: "the result cannot be recorded: is 300002 bytes long, at most 262144 are allowed", Audience: ledger.AudienceOperator}, 1,
+			ledger.TaskError{Code: ledger.CodeInvalidResult, Message: "the result cannot be recorded: is 300002 bytes long, at most 262144 are allowed", Audience: ledger.AudienceOperator},
+			1,
 		},
 	}
 	for name, test := range tests {
@@ -320,7 +327,7 @@ func TestCancel(t *testing.T) {
 		})
 		p := w.start(t, reg)
 		id := w.create(t, 0, task("wait"), task("add"))
-		<-running
+		require.NoError(t, <-running)
 		w.cancel(t, id, 1)
 		require.ErrorIs(t, <-running, executor.ErrCanceled)
 		require.Equal(t, ledger.StatusCanceled, w.witness.awaitRun(t, id, 1).Status)
@@ -366,10 +373,10 @@ func TestSlots(t *testing.T) {
 		require.EqualValues(t, 3, most.Load())
 		early := order.all()[:12]
 		for p := range 4 {
-			require.Contains(t, early, fmt.Sprint(p), "a partition with much to do starves none")
+			require.Contains(t, early, strconv.Itoa(p), "a partition with much to do starves none")
 		}
 		require.Zero(t, p.metric("keten_executor_slots", "state", "busy"))
-		require.EqualValues(t, 3, p.metric("keten_executor_slots", "state", "free"))
+		require.Equal(t, 3, p.metric("keten_executor_slots", "state", "free"))
 	})
 }
 
@@ -387,8 +394,8 @@ func TestTypeWithoutHandlerWaits(t *testing.T) {
 		time.Sleep(time.Minute)
 		require.Empty(t, w.witness.attempts(first))
 		require.Len(t, w.witness.attempts(second), 1)
-		unserved := func() float64 { return p.metric("keten_executor_unserved_tasks", "type", "unknown") }
-		require.EqualValues(t, 2, unserved())
+		unserved := func() int { return p.metric("keten_executor_unserved_tasks", "type", "unknown") }
+		require.Equal(t, 2, unserved())
 		w.cancel(t, first, 1)
 		w.witness.awaitRun(t, first, 1)
 		p.stop()
@@ -453,6 +460,7 @@ func TestMistakesAreSeenEarly(t *testing.T) {
 		_, err = executor.New(cfg)
 		require.ErrorContains(t, err, "must not be negative")
 	})
-	require.NotEqual(t, executor.NewWorkerID("default"), executor.NewWorkerID("default"))
+	one, two := executor.NewWorkerID("default"), executor.NewWorkerID("default")
+	require.NotEqual(t, one, two)
 	require.True(t, strings.HasPrefix(executor.NewWorkerID("default"), "default/"))
 }

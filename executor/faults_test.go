@@ -427,7 +427,7 @@ func TestShutdownInterruptsHandlers(t *testing.T) {
 		require.Equal(t, ledger.StatusSucceeded, w.witness.awaitRun(t, last, 1).Status)
 		require.Equal(t, "dns", w.witness.awaitRun(t, broken, 1).Error.Code)
 		require.Equal(t, ledger.StatusRunning, w.witness.attempts(id)[0].Status)
-		require.EqualValues(t, 1, first.metric("keten_task_attempts_total", "type", "hold", "result", "abandoned"))
+		require.Equal(t, 1, first.metric("keten_task_attempts_total", "type", "hold", "result", "abandoned"))
 
 		w.start(t, reg)
 		began = time.Now()
@@ -458,7 +458,7 @@ func TestShutdownWaitsForTheLastOutcomes(t *testing.T) {
 		require.Empty(t, p.ended)
 		unread.Remove()
 		require.NoError(t, p.wait(t))
-		require.EqualValues(t, 1, p.metric("keten_task_attempts_total", "type", "last", "result", "succeeded"))
+		require.Equal(t, 1, p.metric("keten_task_attempts_total", "type", "last", "result", "succeeded"))
 		require.Equal(t, ledger.StatusSucceeded, w.witness.awaitRun(t, id, 1).Status)
 	})
 }
@@ -546,8 +546,8 @@ func TestHaltedPartitionStopsAlone(t *testing.T) {
 		require.Empty(t, w.witness.attempts(stuck))
 		require.NoError(t, b.ctx.Err())
 		b.end <- nil
-		require.EqualValues(t, 1, p.metric("keten_executor_partitions", "state", "stopped"))
-		require.EqualValues(t, 1, p.metric("keten_executor_partitions", "state", "active"))
+		require.Equal(t, 1, p.metric("keten_executor_partitions", "state", "stopped"))
+		require.Equal(t, 1, p.metric("keten_executor_partitions", "state", "active"))
 	})
 }
 
@@ -592,7 +592,7 @@ func TestFailedAppendsAreRepeated(t *testing.T) {
 				b.end <- nil
 				require.Equal(t, ledger.StatusSucceeded, w.witness.awaitRun(t, id, 1).Status)
 				require.Len(t, w.witness.attempts(id), 3)
-				require.EqualValues(t, 7, fault.Hits())
+				require.Equal(t, 7, fault.Hits())
 			})
 		})
 	}
@@ -683,12 +683,43 @@ func TestStartThatIsNotRemembered(t *testing.T) {
 		})
 		unasked := <-starts
 		require.Equal(t, second, unasked.task.Collection)
-		require.EqualValues(t, -1, p.metric("keten_executor_slots", "state", "free"))
+		require.Equal(t, -1, p.metric("keten_executor_slots", "state", "free"))
 		b.end <- nil
 		unasked.end <- nil
 		for _, id := range []uuid.UUID{first, second} {
 			require.Equal(t, ledger.StatusSucceeded, w.witness.awaitRun(t, id, 1).Status)
 		}
 		require.Eventually(t, func() bool { return p.metric("keten_executor_slots", "state", "free") == 1 }, time.Minute, time.Second)
+	})
+}
+
+// A worker that lives may hold a claim and an open attempt that it knows nothing
+// of. Once the attempt's own time is over, the assigned owner takes over.
+func TestAttemptThatALivingWorkerDoesNotKnow(t *testing.T) {
+	t.Parallel()
+	bubble(t, 2, func(t *testing.T, w *world) {
+		reg, starts := newStarts()
+		first := w.start(t, reg)
+		w.claimed(t, first.worker, 2)
+		second := w.start(t, reg)
+		w.claimed(t, second.worker, 1)
+		partition := int32(0)
+		if w.holderOf(partition) != first.worker {
+			partition = 1
+		}
+		claim := w.append(t, partition, ledger.PartitionClaimed{Queue: "default", Prev: w.lastClaim(partition), Worker: second.worker})
+		id := w.create(t, partition, task("hold", func(d *ledger.Task) { d.TimeoutMS = 60_000 }))
+		w.append(t, partition, ledger.TaskStarted{
+			CollectionID: id, Tenant: "default", Run: 1, TaskID: ledger.TaskID(id, ledger.KindTask, 0),
+			Attempt: 1, Claim: claim, Worker: second.worker,
+		})
+		began := time.Now()
+		b := <-starts
+		require.Equal(t, 2, b.task.Attempt)
+		require.Greater(t, time.Since(began), time.Minute+executor.DefaultLease)
+		require.Less(t, time.Since(began), 3*time.Minute)
+		require.Equal(t, first.worker, w.holderOf(partition))
+		b.end <- nil
+		require.Equal(t, ledger.StatusSucceeded, w.witness.awaitRun(t, id, 1).Status)
 	})
 }

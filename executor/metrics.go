@@ -74,8 +74,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 // register registers *c, or sets it to the equal collector that is there.
 func register[C prometheus.Collector](reg prometheus.Registerer, c *C) error {
 	err := reg.Register(*c)
-	var already prometheus.AlreadyRegisteredError
-	if errors.As(err, &already) {
+	if already, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
 		if existing, ok := already.ExistingCollector.(C); ok {
 			*c = existing
 			return nil

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -82,7 +81,7 @@ func logger() *slog.Logger {
 	if os.Getenv("KETEN_TEST_LOG") != "" {
 		return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	return slog.New(slog.NewTextHandler(io.Discard, nil))
+	return slog.New(slog.DiscardHandler)
 }
 
 // A process is an executor with a connection of its own, which can be cut.
@@ -138,7 +137,7 @@ func (p *process) wait(t *testing.T) error {
 
 // metric reads one counter or gauge by its name and labels (name, value, …); a
 // metric that is not there is zero.
-func (p *process) metric(name string, labels ...string) float64 {
+func (p *process) metric(name string, labels ...string) int {
 	families, err := p.metrics.Gather()
 	if err != nil {
 		panic(err)
@@ -150,7 +149,7 @@ func (p *process) metric(name string, labels ...string) float64 {
 				have = append(have, l.GetName(), l.GetValue())
 			}
 			if f.GetName() == name && strings.Join(have, "\n") == strings.Join(sorted(labels), "\n") {
-				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+				return int(m.GetCounter().GetValue() + m.GetGauge().GetValue())
 			}
 		}
 	}
@@ -211,14 +210,15 @@ type fact struct {
 }
 
 func (f fact) String() string {
-	s := fmt.Sprintf("%d:%d %s %s %s", f.partition, f.Offset, strings.TrimPrefix(f.Type, "keten.v1."), f.Verdict, f.Reason)
+	var s strings.Builder
+	fmt.Fprintf(&s, "%d:%d %s %s %s", f.partition, f.Offset, strings.TrimPrefix(f.Type, "keten.v1."), f.Verdict, f.Reason)
 	for _, a := range f.Attempts {
-		s += fmt.Sprintf(" attempt %d (no. %d, run %d) %s", a.ID, a.Number, a.Run, a.Status)
+		fmt.Fprintf(&s, " attempt %d (no. %d, run %d) %s", a.ID, a.Number, a.Run, a.Status)
 	}
 	for _, r := range f.Runs {
-		s += fmt.Sprintf(" run %d %s", r.Run, r.Status)
+		fmt.Fprintf(&s, " run %d %s", r.Run, r.Status)
 	}
-	return s
+	return s.String()
 }
 
 // A witness folds the ledger on its own.
@@ -383,7 +383,7 @@ func newID(partition int32) uuid.UUID {
 	return ledger.NewCollectionID(partition, time.Now(), random)
 }
 
-var hash = strings.Repeat("a", 64) //nolint:gochecknoglobals // a constant
+var hash = strings.Repeat("a", 64)
 
 var (
 	idMu sync.Mutex
