@@ -117,7 +117,7 @@ func TestRunStandsBy(t *testing.T) {
 	w := newWorld(t)
 	s := w.open(t, w.url, "")
 	logs := w.history(t, troubled(4, 100))
-	slow := func(c *projector.Config) { c.Takeover = 2 * time.Second }
+	slow := func(c *projector.Config) { c.Takeover = 5 * time.Second }
 	both := []*running{w.start(t, s, slow), w.start(t, w.open(t, w.url, ""), slow)}
 	sum := func(name string) float64 { return both[0].metric(t, name) + both[1].metric(t, name) }
 	for _, r := range both {
@@ -226,7 +226,6 @@ func TestRunStopsAtWhatItCannotJudge(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	s := w.open(t, w.url, "")
-	r := w.start(t, s, nil)
 	logs := w.history(t, history.Options{Seed: 6, Chains: 9, Tasks: 2})
 	at := int64(10)
 	newer := ledger.Message{Partition: 1, Value: []byte(`{}`), Headers: []ledger.Header{
@@ -236,6 +235,12 @@ func TestRunStopsAtWhatItCannotJudge(t *testing.T) {
 	offset, err := w.log.AppendWait(t.Context(), newer)
 	require.NoError(t, err)
 	require.Equal(t, at, offset)
+	behind := make([]ledger.Record, 1500) // several polls
+	for i := range behind {
+		behind[i] = ledger.Record{Partition: 1, Offset: at + 1 + int64(i), Value: []byte("of somebody else")}
+	}
+	w.append(t, [][]ledger.Record{behind})
+	r := w.start(t, s, nil)
 	require.Eventually(t, func() bool {
 		return position(t, s, 0) == int64(len(logs[0]))+1 && position(t, s, 2) == int64(len(logs[2]))+1 && position(t, s, 1) == at
 	}, patience, pollEvery)
@@ -244,6 +249,7 @@ func TestRunStopsAtWhatItCannotJudge(t *testing.T) {
 	var halt *ledger.HaltError
 	require.ErrorAs(t, r.Ready(), &halt)
 	require.Equal(t, at, halt.Offset)
+	require.Equal(t, at, position(t, s, 1))
 }
 
 // Rows that PostgreSQL refuses stop their partition only, and the reason says
