@@ -52,7 +52,7 @@ def main() -> None:
         os.chmod(scratch, 0o711)
         folder = pathlib.Path(scratch)
         program = folder / "keten"
-        subprocess.run(["go", "build", "-o", program, "./cmd/keten"], cwd=ROOT, check=True)
+        subprocess.run(["go", "build", "-buildvcs=false", "-o", program, "./cmd/keten"], cwd=ROOT, check=True)
         catalog = folder / "catalog.yaml"
         catalog.write_text(CATALOG)
         for stack in (on_kafka, embedded):
