@@ -56,7 +56,9 @@ func lostTailIsNoticed(t *testing.T, k *kafkatest.Kafka, dir string) {
 	for name, r := range map[string]*eventlog.Reader{"running": running, "resuming": reader(t, after, resumeAt)} {
 		require.ErrorIs(t, pollError(t, r), eventlog.ErrDataLoss, name)
 	}
-	readUpTo(t, reader(t, after, eventlog.Start{LeaderEpoch: -1}), 25) // from the start there is nothing to miss
+	// From the start there is nothing to miss, and the epochs tell what is new.
+	newest := readUpTo(t, reader(t, after, eventlog.Start{LeaderEpoch: -1}), 25)
+	require.Greater(t, newest.LeaderEpoch, last.LeaderEpoch)
 
 	// The producer that lived on learns it from the sequence numbers.
 	appendOne(t, l, 0)

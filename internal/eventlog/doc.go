@@ -10,12 +10,14 @@
 //
 // A record, once taken, is sent until the broker acknowledges it: there is no
 // delivery timeout and no limit of retries, because an idempotent producer
-// cannot take back what is in flight. A caller that waits no longer
-// ([Log.AppendWait] with a deadline) therefore knows nothing about its record,
-// which may land later: [ErrOutcomeUnknown]. Any other error of an append
-// means the same, except [ErrOverloaded]: that record was never taken. Records
-// can appear twice in the log (after the broker forgot the producer, or
-// because a caller repeated itself); the fold absorbs that.
+// cannot take back what is in flight. Only a refusal that no retry mends ends it
+// earlier (no authorization, a deleted topic), or closing. A caller that waits
+// no longer ([Log.AppendWait] with a deadline) therefore knows nothing about its
+// record, which may land later: [ErrOutcomeUnknown]. Any other error of an
+// append means the same, except [ErrOverloaded]: that record was never taken.
+// Who must see a record in the log appends it again, with the same event id,
+// until it is read back. Records can therefore appear twice, as they can after
+// the broker forgot the producer; the fold absorbs that.
 //
 // # Reading
 //

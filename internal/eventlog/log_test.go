@@ -1,13 +1,21 @@
 package eventlog_test
 
 import (
+	"bytes"
+	"context"
 	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/keten-ledger/keten/internal/eventlog"
 )
@@ -37,6 +45,24 @@ func TestThreeBrokersNeedNoPermission(t *testing.T) {
 	l, err := eventlog.Open(t.Context(), cfg)
 	require.NoError(t, err)
 	l.Close()
+	_, err = eventlog.Init(t.Context(), eventlog.InitConfig{Config: cfg, ReplicationFactor: 1})
+	require.NoError(t, err, "the topic is there")
+
+	cfg.Prefix = "few"
+	for _, factor := range []int16{1, 2, 4} {
+		_, err = eventlog.Init(t.Context(), eventlog.InitConfig{Config: cfg, ReplicationFactor: factor})
+		var refused *eventlog.PreflightError
+		require.ErrorAs(t, err, &refused)
+		require.Equal(t, "replication factor", refused.Setting)
+	}
+	cfg.AllowSingleReplica = true
+	info, err = eventlog.Init(t.Context(), eventlog.InitConfig{Config: cfg})
+	require.NoError(t, err)
+	require.False(t, info.SingleReplica, "allowed, but not the case")
+	cfg.Prefix = "one"
+	info, err = eventlog.Init(t.Context(), eventlog.InitConfig{Config: cfg, ReplicationFactor: 1})
+	require.NoError(t, err)
+	require.True(t, info.SingleReplica)
 }
 
 // The library asks brokers with one fetch at a time, so a partition that is
@@ -71,6 +97,119 @@ func TestIdleGroupTakesOverSoon(t *testing.T) {
 	a.Close()
 	pollRecords(t, b, 1)
 	require.Less(t, time.Since(began), 4*time.Second)
+}
+
+// Were a partition taken away and given back between a Poll and the use of what
+// it brought, its owner would take records of the middle for its beginning.
+func TestCallbacksRunWhilePollingOnly(t *testing.T) {
+	t.Parallel()
+	brokers := embedded(t, 1).ListenAddrs()
+	first, second := open(t, brokers, "calls"), open(t, brokers, "calls")
+	from := func(int32) eventlog.Start { return eventlog.Start{LeaderEpoch: -1} }
+	revoked := make(chan []int32, 10)
+	a, err := first.NewGroupReader(eventlog.GroupConfig{Group: "calls", From: from, Revoked: func(p []int32) { revoked <- p }})
+	require.NoError(t, err)
+	t.Cleanup(a.Close)
+	pollRecords(t, a, 2)
+
+	b, err := second.NewGroupReader(eventlog.GroupConfig{Group: "calls", From: from})
+	require.NoError(t, err)
+	t.Cleanup(b.Close)
+	ctx := within(t)
+	moved := make(chan error, 1)
+	go func() {
+		_, err := b.Poll(ctx, 10)
+		moved <- err
+	}()
+	select {
+	case <-revoked:
+		require.Fail(t, "revoked behind the owner's back")
+	case <-time.After(2 * time.Second): // four heartbeats
+	}
+	polling, stop := context.WithCancel(ctx)
+	defer stop()
+	polled := make(chan error, 1)
+	go func() {
+		_, err := a.Poll(polling, 10)
+		polled <- err
+	}()
+	require.Len(t, <-revoked, 1)
+	require.NoError(t, <-moved)
+	stop()
+	require.ErrorIs(t, <-polled, context.Canceled)
+}
+
+// A broker that finds its own log damaged says so instead of serving it. It is
+// given time, as after a start, then the partition is over. Until then it is
+// asked with pauses, and other partitions are not held up.
+func TestBrokerThatCallsItsLogCorrupt(t *testing.T) {
+	t.Parallel()
+	cluster := embedded(t, 1)
+	l := open(t, cluster.ListenAddrs(), "self")
+	var asked atomic.Int64
+	cluster.Fault(kfake.Fault{
+		Keys: []kmsg.Key{kmsg.Fetch}, Partitions: []int32{0}, Err: kerr.CorruptMessage, Count: -1,
+		When: func(kmsg.Request) bool { asked.Add(1); return true },
+	})
+	r, err := l.NewReader(eventlog.ReaderConfig{From: map[int32]eventlog.Start{0: {LeaderEpoch: -1}, 1: {LeaderEpoch: -1}}})
+	require.NoError(t, err)
+	t.Cleanup(r.Close)
+	pollRecords(t, r, 1)
+	began := time.Now()
+	appendOne(t, l, 1)
+	pollRecords(t, r, 1)
+	require.Less(t, time.Since(began), 3*time.Second)
+	fetched, err := r.Poll(within(t), 10)
+	require.NoError(t, err)
+	require.Len(t, fetched, 1)
+	require.Zero(t, fetched[0].Partition)
+	require.ErrorIs(t, fetched[0].Err, eventlog.ErrCorrupt)
+	require.Greater(t, time.Since(began), 5*time.Second)
+	require.Less(t, asked.Load(), int64(1000), "no hot loop")
+}
+
+// A partition whose leader is away is waited for, and both is logged once.
+func TestLeaderlessPartitionIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	cluster := embedded(t, 1)
+	var out lockedBuffer
+	cfg := eventlog.Config{
+		Brokers: cluster.ListenAddrs(), AllowSingleReplica: true,
+		Logger: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelInfo})),
+	}
+	_, err := eventlog.Init(t.Context(), eventlog.InitConfig{Config: cfg, Partitions: 1})
+	require.NoError(t, err)
+	l, err := eventlog.Open(t.Context(), cfg)
+	require.NoError(t, err)
+	t.Cleanup(l.Close)
+	away := cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.NotLeaderForPartition, Count: -1})
+	r := reader(t, l, eventlog.Start{LeaderEpoch: -1})
+	ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
+	defer cancel()
+	_, err = r.Poll(ctx, 10)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	away.Remove()
+	pollRecords(t, r, 1)
+	require.Equal(t, 1, strings.Count(out.String(), "partition cannot be read at the moment"))
+	require.Equal(t, 1, strings.Count(out.String(), "partition is read again"))
+}
+
+// lockedBuffer takes what several goroutines log.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func pollRecords(t *testing.T, r *eventlog.Reader, n int) {

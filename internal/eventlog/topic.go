@@ -124,16 +124,10 @@ func (l *Log) createTopic(ctx context.Context, partitions int32, replicas int16)
 		"message.timestamp.type": new("LogAppendTime"),
 		"min.insync.replicas":    new(strconv.Itoa(max(1, min(int(replicas)-1, safeInSync)))),
 	}
-	const unclean = "unclean.leader.election.enable"
 	if replicas > 1 {
-		configs[unclean] = new("false")
+		configs["unclean.leader.election.enable"] = new("false")
 	}
 	_, err := l.admin.CreateTopic(ctx, partitions, replicas, configs, l.topic)
-	if errors.Is(err, kerr.InvalidConfig) && replicas > 1 {
-		// A broker without unclean elections may not know their setting.
-		delete(configs, unclean)
-		_, err = l.admin.CreateTopic(ctx, partitions, replicas, configs, l.topic)
-	}
 	if errors.Is(err, kerr.TopicAlreadyExists) {
 		return nil // another process was faster
 	}

@@ -3,6 +3,7 @@ package eventlogtest
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -13,11 +14,12 @@ import (
 // dialer. It is open at first. It makes brokers silent, as a network does that
 // loses packets, or unreachable.
 type Gate struct {
-	mu    sync.Mutex
-	shut  bool
-	open  chan struct{} // closed when answers may pass
-	conns map[net.Conn]bool
-	dials int
+	mu     sync.Mutex
+	shut   bool
+	hangUp bool
+	open   chan struct{} // closed when answers may pass
+	conns  map[net.Conn]bool
+	dials  int
 }
 
 // NewGate returns an open gate.
@@ -53,11 +55,20 @@ func (g *Gate) Shut() {
 	clear(g.conns)
 }
 
+// HangUp is Shut by a broker that is starting: new connections succeed and end
+// at once.
+func (g *Gate) HangUp() {
+	g.Shut()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.hangUp = true
+}
+
 // Unshut lets connections through again.
 func (g *Gate) Unshut() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.shut = false
+	g.shut, g.hangUp = false, false
 }
 
 // Dials returns how often a connection was asked for, refused ones included.
@@ -71,9 +82,14 @@ func (g *Gate) Dials() int {
 func (g *Gate) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	g.mu.Lock()
 	g.dials++
-	shut := g.shut
+	shut, hangUp := g.shut, g.hangUp
 	g.mu.Unlock()
-	if shut {
+	switch {
+	case hangUp:
+		near, far := net.Pipe()
+		_ = far.Close()
+		return endedConn{near}, nil
+	case shut:
 		return nil, &net.OpError{Op: "dial", Net: network, Err: errors.New("the gate is shut")}
 	}
 	var dialer net.Dialer
@@ -87,6 +103,13 @@ func (g *Gate) Dial(ctx context.Context, network, addr string) (net.Conn, error)
 	g.conns[gated] = true
 	return gated, nil
 }
+
+// endedConn is a TCP connection that the other side has closed: what is written
+// goes nowhere.
+type endedConn struct{ net.Conn }
+
+func (endedConn) Read([]byte) (int, error)    { return 0, io.EOF }
+func (endedConn) Write(b []byte) (int, error) { return len(b), nil }
 
 // gatedConn holds back what it has read while its gate says so, as long as its
 // deadline allows.

@@ -202,6 +202,26 @@ func (s *suite) preflightRefusesAddedPartitions(t *testing.T) {
 	require.ErrorContains(t, err, "partition count is 5, but must be 3")
 	_, err = eventlog.Init(t.Context(), eventlog.InitConfig{Config: cfg})
 	require.ErrorAs(t, err, &refused)
+	ends, err := s.admin(t).ListEndOffsets(t.Context(), topic(cfg))
+	require.NoError(t, err)
+	for p := range int32(partitions + 2) {
+		end, ok := ends.Lookup(topic(cfg), p)
+		require.True(t, ok)
+		require.Equal(t, p < partitions, end.Offset == 1, "what was added is not opened")
+	}
+}
+
+// A topic may hold what no one Init wrote.
+func (s *suite) preflightRefusesAMixture(t *testing.T) {
+	cfg := s.config(t)
+	id := s.createTopic(t, s.admin(t), cfg, 2)
+	for p := range int32(2) {
+		s.produce(t, cfg, kafkaRecord(encode(t, p, ledger.LedgerOpened{LedgerID: id, Partitions: 2, Rules: ledger.Rules, Window: 7 + int64(p)})))
+	}
+	_, err := eventlog.Open(t.Context(), cfg)
+	var refused *eventlog.PreflightError
+	require.ErrorAs(t, err, &refused)
+	require.Equal(t, "genesis of partition 1", refused.Setting)
 }
 
 // A mirrored topic has an id of its own and the genesis of another.

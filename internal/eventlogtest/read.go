@@ -102,6 +102,24 @@ func (s *suite) readerNoticesADeletedBeginning(t *testing.T) {
 	require.ErrorIs(t, gone[0], eventlog.ErrDataLoss)
 }
 
+// Nothing is skipped when what comes next is gone by the time it is fetched.
+func (s *suite) readerNoticesADeletedMiddle(t *testing.T) {
+	cfg := s.config(t)
+	s.init(t, cfg)
+	gate := NewGate()
+	gated := cfg
+	gated.Dialer = gate.Dial
+	r := reader(t, reopen(t, gated), beginning(0))
+	read(t, r, 1)
+	gate.Shut()
+	appendAll(t, reopen(t, cfg), message(t, 0, 1), message(t, 0, 2), message(t, 0, 3))
+	s.deleteBefore(t, cfg, 0, 3)
+	gate.Unshut()
+	gone, records := pollUntilOver(t, r)
+	require.ErrorIs(t, gone[0], eventlog.ErrDataLoss)
+	require.Zero(t, records)
+}
+
 // A topic that was deleted and created again has other records at the same
 // offsets.
 func (s *suite) readerNoticesANewTopic(t *testing.T) {
@@ -117,9 +135,11 @@ func (s *suite) readerNoticesANewTopic(t *testing.T) {
 		}, topic(cfg))
 		return err == nil
 	}, patience, 100*time.Millisecond)
+	began := time.Now()
 	gone, records := pollUntilOver(t, r)
 	require.ErrorIs(t, gone[0], eventlog.ErrDataLoss)
 	require.Zero(t, records)
+	require.Less(t, time.Since(began), 10*time.Second, "a new topic is not waited for like one that is gone")
 	require.ErrorIs(t, l.Ready(within(t, patience)), eventlog.ErrDataLoss)
 }
 
