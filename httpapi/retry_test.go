@@ -89,11 +89,9 @@ func TestRetryKeepsTheText(t *testing.T) {
 	e.hand.fail(t, c.ID)
 	r := e.call(t, http.MethodPost, "/v1/collections/"+c.ID.String()+"/retry", `{}`)
 	require.Equal(t, http.StatusAccepted, r.status, string(r.body))
-	records := e.records(t, t.Context())
-	env, err := ledger.Decode(records[len(records)-1])
-	require.NoError(t, err)
-	retry, ok := env.Event.(ledger.RetryRequested)
-	require.True(t, ok)
+	requests, _ := events[ledger.RetryRequested](t, e)
+	require.Len(t, requests, 1)
+	retry := requests[0]
 	require.Equal(t, args, string(retry.Tasks[0].Args))
 	require.Equal(t, result, string(retry.Input))
 }
