@@ -87,7 +87,7 @@ func (c Config) withDefaults() (Config, error) {
 func (c *Config) topic() string { return c.Prefix + ".ledger" }
 
 // options are those of every client of this package.
-func (c *Config) options(watch *brokerWatch) []kgo.Opt {
+func (c *Config) options(watch *brokerWatch, logger *kafkaLog) []kgo.Opt {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(c.Brokers...),
 		kgo.ClientID(c.ClientID),
@@ -97,7 +97,7 @@ func (c *Config) options(watch *brokerWatch) []kgo.Opt {
 		// A broker that is starting or stopping closes connections early. The
 		// library would take that for a wrong TLS setting and fail what waits.
 		kgo.AlwaysRetryEOF(),
-		kgo.WithLogger(newKafkaLog(c.Logger)),
+		kgo.WithLogger(logger),
 		kgo.WithHooks(watch),
 		kgo.DisableClientMetrics(),
 	}

@@ -45,6 +45,7 @@ type Log struct {
 	client  *kgo.Client // appends and requests; readers have their own
 	admin   *kadm.Client
 	watch   *brokerWatch
+	library *kafkaLog // what the Kafka library says, of all clients
 	metrics *metrics
 	ends    *ends
 	opened  atomic.Bool // whether Open succeeded
@@ -86,9 +87,9 @@ func newLog(ctx context.Context, cfg Config) (*Log, error) {
 	}
 	l := &Log{
 		cfg: cfg, topic: cfg.topic(), metrics: m, watch: newBrokerWatch(cfg.Logger),
-		ends: newEnds(), lost: make(map[int32]bool),
+		library: newKafkaLog(cfg.Logger), ends: newEnds(), lost: make(map[int32]bool),
 	}
-	l.client, err = kgo.NewClient(append(cfg.options(l.watch),
+	l.client, err = kgo.NewClient(append(cfg.options(l.watch, l.library),
 		kgo.Dialer(l.dialWithin(ctx)),
 		kgo.DefaultProduceTopicAlways(),
 		kgo.DefaultProduceTopic(l.topic),

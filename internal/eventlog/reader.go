@@ -125,7 +125,7 @@ func (r *Reader) connect(more ...kgo.Opt) (err error) {
 
 // readOptions are those of every client that reads.
 func (l *Log) readOptions() []kgo.Opt {
-	return append(l.cfg.options(l.watch),
+	return append(l.cfg.options(l.watch, l.library),
 		kgo.FetchMinBytes(1),
 		kgo.FetchMaxWait(fetchMaxWait),
 		kgo.FetchMaxBytes(fetchMaxBytes),

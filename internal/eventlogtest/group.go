@@ -168,7 +168,7 @@ func (s *suite) groupNoticesLostHistory(t *testing.T) {
 		Group: cfg.Prefix + ".group",
 		From: func(p int32) eventlog.Start {
 			if p == 1 {
-				return eventlog.Start{Offset: 500, LeaderEpoch: 0}
+				return eventlog.Start{Offset: 1, LeaderEpoch: 1000} // an epoch that never was
 			}
 			return eventlog.Start{LeaderEpoch: -1}
 		},
