@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/keten-ledger/keten/internal/readmodel"
+	"github.com/keten-ledger/keten/ledger"
 )
 
 // proxy stands between a store and PostgreSQL and can cut the line.
@@ -200,4 +201,63 @@ func hold(t *testing.T, d time.Duration) {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
 	<-ctx.Done()
+}
+
+// Tables that another projector left in the middle of what this one holds are
+// reached by folding again: a fold cannot go back.
+func TestRunFoldsAgainWhereAnotherStopped(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	direct := w.open(t, w.url, "")
+	p, url := startProxy(t, w.url)
+	logs := w.history(t, troubled(11, 60))[:1]
+	r := w.start(t, w.open(t, url, ""), nil)
+	w.append(t, cutAt(logs, 0, 10))
+	w.awaitEnd(t, direct)
+	start := position(t, direct, 0)
+
+	admin, err := pgx.Connect(t.Context(), w.url)
+	require.NoError(t, err)
+	defer func() { _ = admin.Close(context.WithoutCancel(t.Context())) }()
+	lock, err := admin.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = lock.Exec(t.Context(), `lock table keten.checkpoints in exclusive mode`)
+	require.NoError(t, err)
+	w.append(t, cutAt(logs, 10, 15))
+	const blocked = `select count(*) from pg_locks where not granted`
+	require.Eventually(t, func() bool {
+		var n int
+		require.NoError(t, lock.QueryRow(t.Context(), blocked).Scan(&n))
+		return n > 0
+	}, patience, pollEvery, "a transaction is under way")
+	w.append(t, cutAt(logs, 15, 60))
+	require.Eventually(t, func() bool { return r.metric(t, "keten_projector_lag_records", "partition", "0") >= 45 }, patience, pollEvery)
+	p.setCut(true)
+	require.NoError(t, lock.Rollback(t.Context())) // the server now finishes what it was sent
+	require.Eventually(t, func() bool { return position(t, direct, 0) > start }, patience, pollEvery)
+
+	w.project(t, direct, 7)
+	p.setCut(false)
+	w.awaitEnd(t, direct)
+	equalDumps(t, w.want(t), dump(t, direct))
+	require.Contains(t, r.log.String(), "folding the ledger again")
+}
+
+// project writes n records of partition 0, as another projector would.
+func (w *world) project(t *testing.T, s *readmodel.Store, n int) {
+	t.Helper()
+	id, log, at := w.log.Info().LedgerID, w.read(t)[0], position(t, s, 0)
+	fold := ledger.NewPartition(0)
+	for _, r := range log[:at] {
+		_, err := fold.Apply(r)
+		require.NoError(t, err)
+	}
+	c := readmodel.NewChanges(readmodel.CheckpointOf(id, fold))
+	for _, r := range log[at : int(at)+n] {
+		o, err := fold.Apply(r)
+		require.NoError(t, err)
+		c.Add(r, o)
+	}
+	c.To = readmodel.CheckpointOf(id, fold)
+	require.NoError(t, s.Write(t.Context(), []*readmodel.Changes{c}))
 }

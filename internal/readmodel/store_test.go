@@ -195,15 +195,15 @@ func TestWriteRefused(t *testing.T) {
 	before := dump(t, f.Store)
 	c := readmodel.NewChanges(stored[0])
 	e := creation(newID(1), "acme", "a")
-	e.Tasks[0].Args = []byte(`{"x":1e200000}`) // which the ledger's gate never lets through
-	c.Add(ledger.Record{}, ledger.Outcome{
+	// A number that the ledger's gate never lets through.
+	c.Add(ledger.Record{Value: []byte(`{"x":1e200000}`)}, ledger.Outcome{
 		Envelope: ledger.Envelope{Type: "keten.v1.CollectionCreated", Event: e}, TimeMS: startMS, Verdict: ledger.Accepted,
 	})
 	c.To.Next = 1
 	err = f.Write(t.Context(), []*readmodel.Changes{c})
 	var refused *readmodel.RefusedError
 	require.ErrorAs(t, err, &refused)
-	require.Equal(t, "define tasks", refused.Statement)
+	require.Equal(t, "insert events", refused.Statement)
 	require.NotEmpty(t, refused.Code)
 	equalDumps(t, before, dump(t, f.Store), "something of the batch stayed")
 }

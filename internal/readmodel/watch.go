@@ -36,7 +36,8 @@ type watch struct {
 	waiters   map[int32]map[*waiter]struct{}
 	count     int
 	listening bool
-	polled    time.Time // when the positions were last read by a waiter
+	polling   bool      // a waiter is reading the positions
+	polled    time.Time // when one last began to
 }
 
 type waiter struct {
@@ -127,8 +128,8 @@ func (w *watch) pollIn() time.Duration {
 	return pollAlone
 }
 
-// takePoll reports whether the caller is to read the positions now: of many
-// that wait one does it for all.
+// takePoll reports whether the caller is to read the positions now, and then to
+// call donePoll: of many that wait one does it for all.
 func (w *watch) takePoll(now time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -136,11 +137,17 @@ func (w *watch) takePoll(now time.Time) bool {
 	if w.listening {
 		every = pollListening
 	}
-	if now.Sub(w.polled) < every/2 {
+	if w.polling || now.Sub(w.polled) < every/2 {
 		return false
 	}
-	w.polled = now
+	w.polling, w.polled = true, now
 	return true
+}
+
+func (w *watch) donePoll() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.polling = false
 }
 
 // WaitFor returns once the projection has reached p: its next offset in that
@@ -168,8 +175,9 @@ func (s *Store) WaitFor(ctx context.Context, p Position) error {
 			return fmt.Errorf("wait for position %d:%d: %w: %w", p.Partition, p.Offset, ErrBehind, ctx.Err())
 		case <-timer.C:
 		}
-		if first || s.watch.takePoll(time.Now()) {
+		if s.watch.takePoll(time.Now()) {
 			s.look(ctx)
+			s.watch.donePoll()
 		}
 	}
 }
