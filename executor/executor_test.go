@@ -228,7 +228,7 @@ func TestBackoff(t *testing.T) {
 			case 1, 2:
 				return 0, errors.New("not yet")
 			case 3:
-				return 0, executor.RetryAfter(time.Hour, errors.New("come back later"))
+				return 0, executor.RetryAfter(6*time.Minute, errors.New("come back later"))
 			}
 			return 7, nil
 		})
@@ -246,7 +246,7 @@ func TestBackoff(t *testing.T) {
 		}
 		within(1, 500*time.Millisecond, time.Second)
 		within(2, time.Second, 2*time.Second)
-		within(3, time.Hour, time.Hour)
+		within(3, 6*time.Minute, 6*time.Minute)
 	})
 }
 
@@ -257,7 +257,7 @@ func TestBackoffOutlivesTheExecutor(t *testing.T) {
 		reg := executor.NewRegistry()
 		executor.Handle(reg, "flaky", func(_ context.Context, t executor.Task[addArgs]) (int, error) {
 			if t.Attempt == 1 {
-				return 0, executor.RetryAfter(time.Hour, errors.New("come back later"))
+				return 0, executor.RetryAfter(6*time.Minute, errors.New("come back later"))
 			}
 			return 7, nil
 		})
@@ -268,11 +268,11 @@ func TestBackoffOutlivesTheExecutor(t *testing.T) {
 		})
 		first.stop()
 		require.NoError(t, first.wait(t))
-		time.Sleep(40 * time.Minute)
+		time.Sleep(4 * time.Minute)
 		w.start(t, reg)
 		require.Equal(t, ledger.StatusSucceeded, w.witness.awaitRun(t, id, 1).Status)
 		a := w.witness.attempts(id)
-		require.InDelta(t, time.Hour.Seconds(), float64(a[1].StartedMS-a[0].FinishedMS)/1000, 1)
+		require.InDelta(t, (6 * time.Minute).Seconds(), float64(a[1].StartedMS-a[0].FinishedMS)/1000, 1)
 	})
 }
 
@@ -291,7 +291,7 @@ func TestTimeout(t *testing.T) {
 			return nil, fmt.Errorf("fetch order: %w", ctx.Err())
 		})
 		reg.HandleRaw("deaf", func(context.Context, executor.RawTask) (json.RawMessage, error) {
-			time.Sleep(time.Hour)
+			time.Sleep(5 * time.Minute)
 			return json.RawMessage(`"late"`), nil
 		})
 		w.start(t, reg)

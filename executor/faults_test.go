@@ -517,7 +517,7 @@ func TestBrokerAway(t *testing.T) {
 		require.ErrorContains(t, p.executor.Ready(), "the brokers do not answer")
 		require.NoError(t, b.ctx.Err())
 		b.end <- nil
-		time.Sleep(time.Hour)
+		time.Sleep(10 * time.Minute)
 		require.Zero(t, w.witness.count("TaskSucceeded", ledger.Accepted))
 		p.wire.setCut(false)
 		(<-starts).end <- nil
