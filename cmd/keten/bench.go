@@ -67,7 +67,7 @@ Without --kafka-brokers an embedded broker and an own PostgreSQL are used.`,
 	f.IntVar(&cfg.idle, "idle", 200, "chains one at a time, for the latencies")
 	f.IntVar(&cfg.clients, "clients", 32, "HTTP clients that submit at once")
 	f.IntVar(&cfg.records, "records", 200_000, "raw appends")
-	f.IntVar(&cfg.slots, "slots", 64, "tasks that run at once")
+	f.IntVar(&cfg.slots, "slots", 512, "tasks that run at once")
 	f.StringVar(&cfg.cpuProfile, "cpu-profile", "", "write a CPU profile of this process to a file, for go tool pprof")
 	_ = f.Set("log-level", "warn") // known flag, known value
 	return cmd
