@@ -3,6 +3,7 @@ package eventlogtest
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -168,6 +169,8 @@ func (s *suite) recordsOutliveAnOutage(t *testing.T) {
 	s.init(t, cfg)
 	gate := NewGate()
 	cfg.Dialer = gate.Dial
+	lines := countLines(cfg.Logger)
+	cfg.Logger = slog.New(lines)
 	l := reopen(t, cfg)
 	// The first outage comes before the producer knows a leader.
 	outages := []func(){gate.HangUp, gate.Shut, gate.HangUp}
@@ -182,7 +185,7 @@ func (s *suite) recordsOutliveAnOutage(t *testing.T) {
 		select {
 		case err := <-results:
 			require.Fail(t, "an append ended during the outage", "%v", err)
-		case <-time.After(1500 * time.Millisecond):
+		case <-time.After(2500 * time.Millisecond):
 		}
 		dials := gate.Dials() - before
 		gate.Unshut()
@@ -192,6 +195,7 @@ func (s *suite) recordsOutliveAnOutage(t *testing.T) {
 		require.Less(t, dials, 100, "brokers that are away are asked with pauses")
 	}
 	require.NoError(t, l.Ready(within(t, patience)))
+	lines.most(t, len(outages))
 	read(t, reader(t, l, beginning(0, 1, 2)), 10*len(outages)+partitions)
 }
 
