@@ -179,7 +179,7 @@ func (r *Reader) begin(ctx context.Context) error {
 	if len(r.starts) == 0 {
 		return nil
 	}
-	bad, err := r.log.verify(ctx, r.starts)
+	bad, err := r.verifyPatiently(ctx)
 	if err != nil {
 		return err
 	}
@@ -197,6 +197,26 @@ func (r *Reader) begin(ctx context.Context) error {
 	clear(r.starts)
 	r.client.AddConsumePartitions(map[string]map[int32]kgo.Offset{r.log.topic: offsets})
 	return nil
+}
+
+// verifyPatiently checks the starts as soon as the brokers let it. The error is
+// ctx's.
+func (r *Reader) verifyPatiently(ctx context.Context) (bad map[int32]error, err error) {
+	for n := 1; ; n++ {
+		bad, err = r.log.verify(ctx, r.starts)
+		switch {
+		case err == nil:
+			return bad, nil
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case r.client.Context().Err() != nil:
+			return nil, ErrClosed
+		}
+		r.sessionFault(ctx, err)
+		if err := sleep(ctx, backoff(n)); err != nil {
+			return nil, err
+		}
+	}
 }
 
 func (s Start) offset() kgo.Offset { return kgo.NoResetOffset().At(s.Offset).WithEpoch(s.LeaderEpoch) }
