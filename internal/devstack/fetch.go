@@ -20,8 +20,6 @@ import (
 const (
 	// fetchVersion is the PostgreSQL that is fetched where there is none.
 	fetchVersion = "17.5.0"
-	// mavenCentral has the binaries as jars, made by the zonky project.
-	mavenCentral = "https://repo1.maven.org/maven2"
 	// systemCache is the cache of root, whose own one no other account can
 	// enter.
 	systemCache = "/var/cache/keten"
@@ -63,13 +61,14 @@ func fetch(ctx context.Context, cfg PostgresConfig, user *child.User) (string, e
 	if exists(home) {
 		return bin, nil
 	}
-	if cfg.RepositoryURL == "" {
-		cfg.RepositoryURL = mavenCentral
+	from := cfg.RepositoryURL
+	if from == "" {
+		from = "Maven Central"
 	}
 	cfg.Logger.InfoContext(ctx, "no PostgreSQL on this machine, fetching one, once",
-		slog.String("version", fetchVersion), slog.String("from", cfg.RepositoryURL), slog.String("to", home))
+		slog.String("version", fetchVersion), slog.String("from", from), slog.String("to", home))
 	if err := fetchTo(ctx, cfg, root, home, user); err != nil {
-		return "", fmt.Errorf("fetch PostgreSQL %s from %s: %w; %s", fetchVersion, cfg.RepositoryURL, err, installHint)
+		return "", fmt.Errorf("fetch PostgreSQL %s from %s: %w; %s", fetchVersion, from, err, installHint)
 	}
 	return bin, nil
 }

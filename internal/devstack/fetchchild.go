@@ -67,9 +67,12 @@ func fetchOnce(job fetchJob) error {
 	if err := ln.Close(); err != nil || !ok {
 		return errors.Join(errors.New("find a free port"), err)
 	}
-	server := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().
+	config := embeddedpostgres.DefaultConfig() // its repository is Maven Central
+	if job.Repository != "" {
+		config = config.BinaryRepositoryURL(job.Repository)
+	}
+	server := embeddedpostgres.NewDatabase(config.
 		Version(fetchVersion).
-		BinaryRepositoryURL(job.Repository).
 		CachePath(filepath.Join(job.Work, archiveName)).
 		BinariesPath(filepath.Join(job.Work, fetchedName)).
 		RuntimePath(filepath.Join(job.Work, "run")).
