@@ -113,7 +113,7 @@ func benchLog(b *testing.B, brokers []string) *eventlog.Log {
 	b.Helper()
 	cfg := eventlog.Config{
 		Brokers: brokers, Prefix: "bench-" + uuid.NewString(), AllowSingleReplica: true,
-		Logger: slog.New(slog.NewTextHandler(b.Output(), nil)),
+		Logger: slog.New(slog.DiscardHandler),
 	}
 	_, err := eventlog.Init(b.Context(), eventlog.InitConfig{Config: cfg})
 	require.NoError(b, err)
