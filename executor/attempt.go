@@ -25,6 +25,10 @@ type attempt struct {
 	closed  bool // someone else ended the attempt in the log
 }
 
+func (a *attempt) runID() ledger.RunID {
+	return ledger.RunID{Collection: a.def.Collection, Run: a.def.Run}
+}
+
 func (a *attempt) attrs() []any {
 	return []any{
 		slog.String("collection_id", a.def.Collection.String()), slog.String("task_id", a.def.Task.ID.String()),

@@ -6,8 +6,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/keten-ledger/keten/ledger"
 )
 
@@ -21,8 +19,8 @@ type claims struct {
 }
 
 type actionID struct {
-	collection uuid.UUID
-	action     actionKey
+	run    ledger.RunID
+	action actionKey
 }
 
 // progress notes that the holder of the claim is at work.
@@ -201,7 +199,7 @@ func (o *owner) workStands(now time.Time) bool {
 		if !o.isIdleWork(&a, now) {
 			continue
 		}
-		id := actionID{collection: a.Collection, action: keyOf(&a)}
+		id := actionID{run: a.RunID(), action: keyOf(&a)}
 		since, seen := before[id]
 		if !seen {
 			since = now
@@ -219,7 +217,7 @@ func (o *owner) isIdleWork(a *ledger.Action, now time.Time) bool {
 	if a.AttemptID < 0 {
 		return a.BaseMS == 0 || !o.clock.when(a.BaseMS+a.WaitMS).After(now)
 	}
-	open, ok := o.fold.OpenAttempt(a.Collection)
+	open, ok := o.fold.OpenAttempt(a.RunID())
 	if !ok || o.holds(open.ID) {
 		return false
 	}

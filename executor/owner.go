@@ -66,26 +66,26 @@ type owner struct {
 	held map[int64]*attempt
 	// handlers that run, by task: the same task never runs twice in a process,
 	// even when its earlier attempt was closed by someone else.
-	handlers map[uuid.UUID]*attempt
+	handlers map[taskRef]*attempt
 	// toRun are own accepted starts whose handler was not started yet, by
 	// attempt id. Each has a slot.
-	toRun map[int64]uuid.UUID
+	toRun map[int64]ledger.RunID
 
 	// sent records have not been read back, by event id; failing of them wait
 	// to be appended again.
 	sent    map[uuid.UUID]*sent
 	failing int
 	seq     uint64
-	// pending is the start or takeover that is under way for a collection.
-	pending map[uuid.UUID]*sent
-	refused map[uuid.UUID]refusal
+	// pending is the start or takeover that is under way for a run.
+	pending map[ledger.RunID]*sent
+	refused map[ledger.RunID]refusal
 
-	touched   []uuid.UUID // collections that the last records were about
-	scan      bool        // ask about all collections: the claim is new
+	touched   []ledger.RunID // runs of which the fold may now say something else
+	scan      bool           // ask about all runs: the claim is new
 	ready     readyQueue
 	granted   int // slots got by waiting, not used yet
 	timers    timers
-	takeovers map[uuid.UUID]takeover
+	takeovers map[ledger.RunID]takeover
 	members   membership
 	unserved  unserved
 
@@ -102,14 +102,14 @@ func newOwner(x *Executor, partition int32) *owner {
 		mail:      newMailbox(),
 		fold:      ledger.NewPartition(partition),
 		held:      make(map[int64]*attempt),
-		handlers:  make(map[uuid.UUID]*attempt),
-		toRun:     make(map[int64]uuid.UUID),
+		handlers:  make(map[taskRef]*attempt),
+		toRun:     make(map[int64]ledger.RunID),
 		sent:      make(map[uuid.UUID]*sent),
-		pending:   make(map[uuid.UUID]*sent),
-		refused:   make(map[uuid.UUID]refusal),
+		pending:   make(map[ledger.RunID]*sent),
+		refused:   make(map[ledger.RunID]refusal),
 		ready:     newReadyQueue(),
 		timers:    newTimers(),
-		takeovers: make(map[uuid.UUID]takeover),
+		takeovers: make(map[ledger.RunID]takeover),
 		unserved:  newUnserved(x.metrics),
 	}
 	o.resume.Store(&eventlog.Start{Offset: 0, LeaderEpoch: -1})
@@ -235,8 +235,8 @@ func (o *owner) read(ctx context.Context, out *ledger.Outcome, now time.Time) {
 	if own != nil {
 		o.readBack(ctx, own, out)
 	}
-	if id := collectionOf(out.Event); id != uuid.Nil && o.phase == active {
-		o.touched = append(o.touched, id)
+	if o.phase == active {
+		o.touched = append(o.touched, out.Touched...)
 	}
 }
 
@@ -245,7 +245,7 @@ func (o *owner) read(ctx context.Context, out *ledger.Outcome, now time.Time) {
 func (o *owner) noteClosed(out *ledger.Outcome, own *sent) {
 	for i := range out.Attempts {
 		closed := &out.Attempts[i]
-		if closed.Status == ledger.StatusRunning {
+		if closed.Status == ledger.StatusRunning || closed.Status == ledger.StatusDeferred {
 			continue
 		}
 		if _, ok := o.toRun[closed.ID]; ok {
@@ -268,25 +268,13 @@ func (o *owner) noteAccepted(out *ledger.Outcome, own *sent) {
 		if e.Queue == o.queue {
 			o.claimRead(e.Worker)
 		}
-	case ledger.CollectionCreated:
-		o.unserved.learn(e.CollectionID, e.Tasks, o.x.handlers)
-	case ledger.RetryRequested:
-		o.unserved.learn(e.CollectionID, e.Tasks, o.x.handlers)
 	case ledger.CancelRequested:
-		if open, ok := o.fold.OpenAttempt(e.CollectionID); ok && o.held[open.ID] != nil {
+		if open, ok := o.fold.OpenAttempt(ledger.RunID{Collection: e.CollectionID, Run: e.Run}); ok && o.held[open.ID] != nil {
 			o.held[open.ID].cancel(ErrCanceled)
 		}
 	case ledger.TaskStarted:
 		o.startRead(e, out, own)
 	default:
-	}
-	for i := range out.Runs {
-		switch out.Runs[i].Status {
-		case ledger.StatusSucceeded, ledger.StatusFailed, ledger.StatusCanceled:
-			o.unserved.forget(out.Runs[i].Collection)
-			delete(o.refused, out.Runs[i].Collection)
-		default:
-		}
 	}
 }
 
@@ -306,7 +294,7 @@ func (o *owner) startRead(e ledger.TaskStarted, out *ledger.Outcome, own *sent) 
 	if own == nil {
 		o.x.slots.force()
 	}
-	o.toRun[out.Offset] = e.CollectionID
+	o.toRun[out.Offset] = ledger.RunID{Collection: e.CollectionID, Run: e.Run}
 }
 
 // mayRun reports whether handlers may be started for accepted starts.
@@ -379,28 +367,6 @@ func (o *owner) stopStarting() {
 	o.stopping = true
 	o.deactivate()
 	o.dropToRun()
-}
-
-// collectionOf returns the collection an event is about, uuid.Nil for none.
-func collectionOf(e ledger.Event) uuid.UUID {
-	switch e := e.(type) {
-	case ledger.CollectionCreated:
-		return e.CollectionID
-	case ledger.RetryRequested:
-		return e.CollectionID
-	case ledger.CancelRequested:
-		return e.CollectionID
-	case ledger.TaskStarted:
-		return e.CollectionID
-	case ledger.TaskSucceeded:
-		return e.CollectionID
-	case ledger.TaskFailed:
-		return e.CollectionID
-	case ledger.TaskDeferred:
-		return e.CollectionID
-	case ledger.LedgerOpened, ledger.RulesActivated, ledger.PartitionClaimed, ledger.PartitionReleased:
-	}
-	return uuid.Nil
 }
 
 // deliver queues a fetch. It waits while the queue is full, and returns false

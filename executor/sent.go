@@ -56,7 +56,7 @@ func (o *owner) send(s *sent) {
 	case sentOutcome:
 		o.x.tally.unread(+1)
 	case sentStart, sentTakeover:
-		o.pending[s.action.Collection] = s
+		o.pending[s.action.RunID()] = s
 	case sentClaim:
 	}
 	o.append(s)
@@ -72,7 +72,7 @@ func (o *owner) forget(s *sent) {
 	case sentOutcome:
 		o.x.tally.unread(-1)
 	case sentStart, sentTakeover:
-		delete(o.pending, s.action.Collection)
+		delete(o.pending, s.action.RunID())
 	case sentClaim:
 	}
 }
@@ -137,7 +137,7 @@ func (o *owner) readBack(ctx context.Context, s *sent, out *ledger.Outcome) {
 		o.refusedAction(ctx, s, out)
 	case sentTakeover:
 		if accepted {
-			delete(o.refused, s.action.Collection)
+			delete(o.refused, s.action.RunID())
 			return
 		}
 		o.refusedAction(ctx, s, out)
@@ -148,7 +148,7 @@ func (o *owner) readBack(ctx context.Context, s *sent, out *ledger.Outcome) {
 
 // startAccepted measures how long the task had waited.
 func (o *owner) startAccepted(s *sent, out *ledger.Outcome) {
-	delete(o.refused, s.action.Collection)
+	delete(o.refused, s.action.RunID())
 	if s.sinceMS > 0 {
 		o.x.metrics.wait.Observe(max(float64(out.TimeMS-s.sinceMS)/1000, 0))
 	}
@@ -165,7 +165,7 @@ func (o *owner) outcomeReadBack(ctx context.Context, s *sent, out *ledger.Outcom
 		return
 	case ledger.Accepted:
 		o.x.metrics.attempts.WithLabelValues(a.def.Task.Type, s.report.result).Inc()
-		if next := o.pending[a.def.Collection]; next != nil && s.report.succeeded {
+		if next := o.pending[a.runID()]; next != nil && s.report.succeeded {
 			next.sinceMS = out.TimeMS // the start that was appended with the outcome
 		}
 		if s.report.err != nil {
@@ -204,7 +204,6 @@ type refusal struct {
 
 type actionKey struct {
 	kind    ledger.ActionKind
-	run     int
 	task    uuid.UUID
 	attempt int
 	id      int64
@@ -212,7 +211,7 @@ type actionKey struct {
 }
 
 func keyOf(a *ledger.Action) actionKey {
-	return actionKey{kind: a.Kind, run: a.Run, task: a.TaskID, attempt: a.Attempt, id: a.AttemptID, claim: a.Claim}
+	return actionKey{kind: a.Kind, task: a.TaskID, attempt: a.Attempt, id: a.AttemptID, claim: a.Claim}
 }
 
 // mostRefusals is how often the same action may be refused for the same reason
@@ -221,7 +220,7 @@ func keyOf(a *ledger.Action) actionKey {
 const mostRefusals = 3
 
 func (o *owner) refusedAction(ctx context.Context, s *sent, out *ledger.Outcome) {
-	id, key := s.action.Collection, keyOf(&s.action)
+	id, key := s.action.RunID(), keyOf(&s.action)
 	r := o.refused[id]
 	if r.action != key || r.reason != out.Reason {
 		r = refusal{action: key, reason: out.Reason}
@@ -229,7 +228,7 @@ func (o *owner) refusedAction(ctx context.Context, s *sent, out *ledger.Outcome)
 	r.times++
 	o.refused[id] = r
 	if r.times >= mostRefusals {
-		o.stop(ctx, &refusedError{what: "a start or takeover in collection " + id.String(), reason: out.Reason})
+		o.stop(ctx, &refusedError{what: "a start or takeover in collection " + id.Collection.String(), reason: out.Reason})
 	}
 }
 

@@ -11,26 +11,26 @@ import (
 	"github.com/keten-ledger/keten/ledger"
 )
 
-// readyQueue is the collections whose next task can start, first come first
-// served, each at most once.
+// readyQueue is the runs whose next task can start, first come first served,
+// each at most once.
 type readyQueue struct {
-	ids  []uuid.UUID
+	ids  []ledger.RunID
 	head int
-	in   map[uuid.UUID]bool
+	in   map[ledger.RunID]bool
 }
 
-func newReadyQueue() readyQueue { return readyQueue{in: make(map[uuid.UUID]bool)} }
+func newReadyQueue() readyQueue { return readyQueue{in: make(map[ledger.RunID]bool)} }
 
 func (q *readyQueue) len() int { return len(q.ids) - q.head }
 
-func (q *readyQueue) push(id uuid.UUID) {
+func (q *readyQueue) push(id ledger.RunID) {
 	if !q.in[id] {
 		q.in[id] = true
 		q.ids = append(q.ids, id)
 	}
 }
 
-func (q *readyQueue) pop() uuid.UUID {
+func (q *readyQueue) pop() ledger.RunID {
 	id := q.ids[q.head]
 	q.head++
 	if q.head > len(q.ids)/2 {
@@ -62,19 +62,19 @@ func (o *owner) holds(attemptID int64) bool {
 	return ok
 }
 
-// scanAll considers every collection once the claim is ours.
+// scanAll considers every run once the claim is ours.
 func (o *owner) scanAll(ctx context.Context, now time.Time) {
 	if !o.scan {
 		return
 	}
 	o.scan = false
 	for _, a := range o.fold.Next(o.queue, o.x.worker, o.holds) {
-		o.consider(ctx, a.Collection, now)
+		o.consider(ctx, a.RunID(), now)
 	}
 }
 
-// consider does what the fold asks for a collection now, or notes when.
-func (o *owner) consider(ctx context.Context, id uuid.UUID, now time.Time) {
+// consider does what the fold asks for a run now, or notes when.
+func (o *owner) consider(ctx context.Context, id ledger.RunID, now time.Time) {
 	a, due, ok := o.asked(id, now)
 	if !ok {
 		o.timers.drop(id)
@@ -92,10 +92,10 @@ func (o *owner) consider(ctx context.Context, id uuid.UUID, now time.Time) {
 	o.appendAction(ctx, a)
 }
 
-// asked returns what the fold asks for a collection, and when it is due. ok is
+// asked returns what the fold asks for a run, and when it is due. ok is
 // false when there is nothing to do now or later without another record or a
 // handler's return.
-func (o *owner) asked(id uuid.UUID, now time.Time) (a ledger.Action, due time.Time, ok bool) {
+func (o *owner) asked(id ledger.RunID, now time.Time) (a ledger.Action, due time.Time, ok bool) {
 	if o.stopping || o.phase != active || o.pending[id] != nil {
 		return a, due, false
 	}
@@ -105,12 +105,13 @@ func (o *owner) asked(id uuid.UUID, now time.Time) (a ledger.Action, due time.Ti
 	}
 	if !ok {
 		o.unserved.served(id)
+		delete(o.refused, id)
 		return a, due, false
 	}
-	if o.handlers[a.TaskID] != nil {
+	if o.handlers[refOf(&a)] != nil {
 		return a, due, false // its earlier handler is to return first
 	}
-	if a.Kind == ledger.ActionStart && !o.unserved.mayStart(o.logger, id, a.TaskID) {
+	if a.Kind == ledger.ActionStart && !o.mayServe(&a) {
 		return a, due, false
 	}
 	return a, o.dueTime(&a, now), true
@@ -125,10 +126,10 @@ func (o *owner) dueTime(a *ledger.Action, now time.Time) time.Time {
 	case a.LostWorker == "":
 		return now.Add(wait)
 	}
-	t, ok := o.takeovers[a.Collection]
+	t, ok := o.takeovers[a.RunID()]
 	if !ok || t.attemptID != a.AttemptID {
 		t = takeover{attemptID: a.AttemptID, since: now}
-		o.takeovers[a.Collection] = t
+		o.takeovers[a.RunID()] = t
 		o.wantsMembers.Store(true)
 	}
 	if o.members.gone(a.LostWorker, t.since) {
@@ -137,7 +138,7 @@ func (o *owner) dueTime(a *ledger.Action, now time.Time) time.Time {
 	return t.since.Add(wait)
 }
 
-func (o *owner) endTakeover(id uuid.UUID) {
+func (o *owner) endTakeover(id ledger.RunID) {
 	if _, ok := o.takeovers[id]; ok {
 		delete(o.takeovers, id)
 		o.wantsMembers.Store(len(o.takeovers) > 0)
@@ -214,8 +215,8 @@ func (o *owner) startHandlers(ctx context.Context, now time.Time) {
 	if len(o.toRun) == 0 || !o.mayRun() || !o.fresh.within(o.x.lease, now) {
 		return
 	}
-	for id, collection := range o.toRun {
-		def, ok := o.fold.OpenAttempt(collection)
+	for id, run := range o.toRun {
+		def, ok := o.fold.OpenAttempt(run)
 		delete(o.toRun, id)
 		if !ok || def.ID != id {
 			o.x.slots.release() // cannot be: noteClosed has seen its end
@@ -232,7 +233,7 @@ func (o *owner) startHandler(ctx context.Context, def ledger.Attempt) {
 		cancel(ErrCanceled)
 	}
 	o.held[def.ID] = a
-	o.handlers[def.Task.ID] = a
+	o.handlers[a.ref()] = a
 	o.x.tally.running(+1)
 	h := o.x.handlers[def.Task.Type]
 	if h == nil {
@@ -256,7 +257,7 @@ func missingHandler(_ context.Context, t RawTask) (json.RawMessage, error) {
 func (o *owner) handlerReturned(ctx context.Context, a *attempt, r *report, now time.Time) {
 	a.running = false
 	a.cancel(nil)
-	delete(o.handlers, a.def.Task.ID)
+	delete(o.handlers, a.ref())
 	// Last, so that a shutdown always sees the handler or its outcome.
 	defer o.x.tally.running(-1)
 	switch {
@@ -269,7 +270,7 @@ func (o *owner) handlerReturned(ctx context.Context, a *attempt, r *report, now 
 	case a.closed, o.phase == stopped:
 		o.sendOnce(a, r)
 		if o.phase == active {
-			o.consider(ctx, a.def.Collection, now) // may have waited for this handler
+			o.consider(ctx, a.runID(), now) // may have waited for this handler
 		}
 	default:
 		o.send(&sent{kind: sentOutcome, msg: r.msg, attempt: a, report: *r})
@@ -289,79 +290,78 @@ func (o *owner) sendOnce(a *attempt, r *report) {
 
 // startNext appends the start of the task behind an attempt that succeeded.
 func (o *owner) startNext(ctx context.Context, a *attempt, now time.Time) bool {
-	if !o.mayStart(now) || o.pending[a.def.Collection] != nil {
+	if !o.mayStart(now) || o.pending[a.runID()] != nil {
 		return false
 	}
-	next, ok := o.fold.StartAfter(a.def.Collection, o.queue, o.x.worker)
-	if !ok || o.handlers[next.TaskID] != nil || !o.unserved.mayStart(o.logger, a.def.Collection, next.TaskID) {
+	next, ok := o.fold.StartAfter(a.runID(), o.queue, o.x.worker)
+	if !ok || o.handlers[refOf(&next)] != nil || !o.mayServe(&next) {
 		return false
 	}
 	o.appendAction(ctx, next)
 	return true
 }
 
-// unserved knows the tasks of active collections whose type has no handler
-// here. They are not started: they wait for an executor that has one.
+// A taskRef is what must not run twice at once in a process: a task, and of the
+// finally tasks, which different runs of a collection may run side by side, one
+// run's.
+type taskRef struct {
+	id  uuid.UUID
+	run int // 0 but for finally tasks
+}
+
+func newTaskRef(id uuid.UUID, kind ledger.Kind, run int) taskRef {
+	if kind != ledger.KindFinally {
+		run = 0
+	}
+	return taskRef{id, run}
+}
+
+func refOf(a *ledger.Action) taskRef { return newTaskRef(a.TaskID, a.TaskKind, a.Run) }
+
+func (a *attempt) ref() taskRef { return newTaskRef(a.def.Task.ID, a.def.TaskKind, a.def.Run) }
+
+// mayServe reports whether there is a handler for the task of a start, and
+// notes when not: it waits for an executor that has one.
+func (o *owner) mayServe(a *ledger.Action) bool {
+	if o.x.handlers[a.TaskType] != nil {
+		o.unserved.served(a.RunID())
+		return true
+	}
+	o.unserved.wait(o.logger, a)
+	return false
+}
+
+// unserved knows the runs whose next task has a type without a handler here.
 type unserved struct {
 	metrics *metrics
-	types   map[uuid.UUID]map[uuid.UUID]string // by collection and task
-	waiting map[uuid.UUID]string               // type of the next task of a collection, if it waits
+	waiting map[ledger.RunID]string // the type
 	logged  map[string]bool
 }
 
 func newUnserved(m *metrics) unserved {
-	return unserved{
-		metrics: m, types: make(map[uuid.UUID]map[uuid.UUID]string),
-		waiting: make(map[uuid.UUID]string), logged: make(map[string]bool),
+	return unserved{metrics: m, waiting: make(map[ledger.RunID]string), logged: make(map[string]bool)}
+}
+
+func (u *unserved) wait(logger *slog.Logger, a *ledger.Action) {
+	id := a.RunID()
+	if u.waiting[id] == a.TaskType {
+		return
+	}
+	u.served(id)
+	u.waiting[id] = a.TaskType
+	u.metrics.unserved.WithLabelValues(a.TaskType).Inc()
+	if !u.logged[a.TaskType] {
+		u.logged[a.TaskType] = true
+		logger.Warn("task type has no handler here; its tasks wait", slog.String("type", a.TaskType), slog.String("collection_id", id.Collection.String()))
 	}
 }
 
-// learn notes the tasks of a new run that cannot be run here.
-func (u *unserved) learn(collection uuid.UUID, tasks []ledger.Task, handlers map[string]RawHandler) {
-	delete(u.types, collection)
-	for i := range tasks {
-		if handlers[tasks[i].Type] != nil {
-			continue
-		}
-		if u.types[collection] == nil {
-			u.types[collection] = make(map[uuid.UUID]string)
-		}
-		u.types[collection][tasks[i].ID] = tasks[i].Type
-	}
-}
-
-// mayStart reports whether a task's type has a handler, and notes when not.
-func (u *unserved) mayStart(logger *slog.Logger, collection, task uuid.UUID) bool {
-	taskType, ok := u.types[collection][task]
-	if !ok {
-		u.served(collection)
-		return true
-	}
-	if u.waiting[collection] == taskType {
-		return false
-	}
-	u.served(collection)
-	u.waiting[collection] = taskType
-	u.metrics.unserved.WithLabelValues(taskType).Inc()
-	if !u.logged[taskType] {
-		u.logged[taskType] = true
-		logger.Warn("task type has no handler here; its tasks wait", slog.String("type", taskType), slog.String("collection_id", collection.String()))
-	}
-	return false
-}
-
-// served notes that a collection's next task does not wait for a handler.
-func (u *unserved) served(collection uuid.UUID) {
-	if taskType, ok := u.waiting[collection]; ok {
-		delete(u.waiting, collection)
+// served notes that a run's next task does not wait for a handler.
+func (u *unserved) served(id ledger.RunID) {
+	if taskType, ok := u.waiting[id]; ok {
+		delete(u.waiting, id)
 		u.metrics.unserved.WithLabelValues(taskType).Dec()
 	}
-}
-
-// forget drops a collection whose run has ended.
-func (u *unserved) forget(collection uuid.UUID) {
-	u.served(collection)
-	delete(u.types, collection)
 }
 
 // nobodyWaits is for an owner that no longer is one.

@@ -4,22 +4,22 @@ import (
 	"container/heap"
 	"time"
 
-	"github.com/google/uuid"
+	"github.com/keten-ledger/keten/ledger"
 )
 
-// timers hold at most one time per collection: when its next action is due.
+// timers hold at most one time per run: when its next action is due.
 type timers struct {
-	due  map[uuid.UUID]time.Time
+	due  map[ledger.RunID]time.Time
 	heap timerHeap // may hold entries that due no longer knows
 }
 
-func newTimers() timers { return timers{due: make(map[uuid.UUID]time.Time)} }
+func newTimers() timers { return timers{due: make(map[ledger.RunID]time.Time)} }
 
 // staleTimers bounds the entries of the heap that count no longer, in multiples
 // of those that do.
 const staleTimers = 4
 
-func (t *timers) set(id uuid.UUID, at time.Time) {
+func (t *timers) set(id ledger.RunID, at time.Time) {
 	if t.due[id].Equal(at) {
 		return
 	}
@@ -39,18 +39,18 @@ func (t *timers) rebuild() {
 	heap.Init(&t.heap)
 }
 
-func (t *timers) drop(id uuid.UUID) { delete(t.due, id) }
+func (t *timers) drop(id ledger.RunID) { delete(t.due, id) }
 
 func (t *timers) clear() {
 	clear(t.due)
 	t.heap = nil
 }
 
-// pop removes and returns a collection whose time has come.
-func (t *timers) pop(now time.Time) (uuid.UUID, bool) {
+// pop removes and returns a run whose time has come.
+func (t *timers) pop(now time.Time) (ledger.RunID, bool) {
 	at, ok := t.next()
 	if !ok || at.After(now) {
-		return uuid.Nil, false
+		return ledger.RunID{}, false
 	}
 	id := t.heap[0].id
 	delete(t.due, id)
@@ -72,7 +72,7 @@ func (t *timers) next() (time.Time, bool) {
 
 type timerEntry struct {
 	at time.Time
-	id uuid.UUID
+	id ledger.RunID
 }
 
 // timerHeap implements [heap.Interface], earliest first.

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"slices"
@@ -26,7 +27,7 @@ const (
 	ActionFail                        // a TaskFailed on behalf of a lost worker
 )
 
-// An Action is what the owner of a queue should append next for a collection.
+// An Action is what the owner of a queue should append next for a run.
 // [Action.Event] makes the event. Appended while the fold stands where it
 // stood, it is accepted.
 type Action struct {
@@ -35,6 +36,8 @@ type Action struct {
 	Tenant     string
 	Run        int
 	TaskID     uuid.UUID
+	TaskKind   Kind
+	TaskType   string
 	Attempt    int       // the new one, for ActionStart
 	AttemptID  int64     // the open one, for ActionFail and for a start that supersedes; else -1
 	Error      TaskError // for ActionFail
@@ -46,12 +49,15 @@ type Action struct {
 	BaseMS int64
 	WaitMS int64
 	// LostWorker is set when the attempt belongs to another worker: once that
-	// one is known to be gone, GoneGraceMS takes the place of WaitMS.
+	// one is known to be gone, GoneGraceMS takes the place of a longer WaitMS.
 	LostWorker string
 	// SinceMS is the record time at which the task became runnable, for
 	// metrics; 0 when it is not known.
 	SinceMS int64
 }
+
+// RunID returns the run that the action is about.
+func (a Action) RunID() RunID { return RunID{a.Collection, a.Run} }
 
 // Event returns the event that the action asks for.
 func (a Action) Event() Event {
@@ -69,87 +75,134 @@ func (a Action) Event() Event {
 }
 
 // Next returns what the owner of a queue should append now or later, for all
-// active collections, in the order of their ids. holding reports whether this
-// process still holds an attempt: its handler runs, or its outcome has not been
-// read back. Without a current claim of worker there is nothing to do.
+// runs, in the order of their ids. holding reports whether this process still
+// holds an attempt: its handler runs, or its outcome or TaskDeferred has not
+// been read back. Without a current claim of worker there is nothing to do.
 func (p *Partition) Next(queue, worker string, holding func(attemptID int64) bool) []Action {
-	ids := make([]uuid.UUID, 0, len(p.active))
-	for id := range p.active {
-		ids = append(ids, id)
-	}
-	slices.SortFunc(ids, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
 	var actions []Action
-	for _, id := range ids {
-		if a, ok := p.NextFor(id, queue, worker, holding); ok {
+	for _, r := range p.runs() {
+		if a, ok := p.next(r, queue, worker, holding); ok {
 			actions = append(actions, a)
 		}
 	}
 	return actions
 }
 
-// NextFor is [Partition.Next] for one collection.
-func (p *Partition) NextFor(id uuid.UUID, queue, worker string, holding func(attemptID int64) bool) (Action, bool) {
-	c := p.active[id]
+// NextFor is [Partition.Next] for one run.
+func (p *Partition) NextFor(id RunID, queue, worker string, holding func(attemptID int64) bool) (Action, bool) {
+	r := p.find(id)
+	if r == nil {
+		return Action{}, false
+	}
+	return p.next(r, queue, worker, holding)
+}
+
+// runs returns all runs in A and P in the order of their ids.
+func (p *Partition) runs() []*run {
+	list := make([]*run, 0, len(p.active)+len(p.ending))
+	for _, r := range p.active {
+		list = append(list, r)
+	}
+	for _, runs := range p.ending {
+		list = append(list, runs...)
+	}
+	slices.SortFunc(list, func(a, b *run) int {
+		return cmp.Or(bytes.Compare(a.id[:], b.id[:]), cmp.Compare(a.number, b.number))
+	})
+	return list
+}
+
+func (p *Partition) next(r *run, queue, worker string, holding func(attemptID int64) bool) (Action, bool) {
+	t := r.task()
 	claim, ok := p.claims[queue]
-	if c == nil || !ok || claim.Worker != worker || claim.Released || c.task().Queue != queue {
+	if !ok || claim.Worker != worker || claim.Released || t.Queue != queue {
 		return Action{}, false
 	}
 	a := Action{
-		Collection: c.id, Tenant: c.tenant, Run: c.run, TaskID: c.task().ID,
+		Collection: r.id, Tenant: r.tenant, Run: r.number, TaskID: t.ID, TaskKind: r.kind, TaskType: t.Type,
 		Claim: claim.Offset, Worker: worker, AttemptID: -1,
 	}
 	switch {
-	case c.open == nil:
-		c.nextStart(&a)
-	case holding(c.open.id):
+	case !r.isOpen() && !p.isHead(r):
+		return Action{}, false
+	case !r.isOpen():
+		r.nextStart(&a)
+	case r.open.deferred:
+		r.nextDeferred(&a)
+	case holding(r.open.id):
 		return Action{}, false
 	default:
-		c.nextTakeover(&a)
+		r.nextTakeover(&a)
 	}
 	return a, true
 }
 
 // nextStart proposes the next attempt of a task without an open one. A
-// canceled collection without an open attempt has ended, so it isn't asked.
-func (c *collection) nextStart(a *Action) {
-	a.Kind, a.Attempt, a.SinceMS = ActionStart, c.task().Attempts+1, c.sinceMS
-	if c.waiting {
-		a.BaseMS, a.WaitMS = c.failed.timeMS, c.backoffMS()
+// canceled run without an open attempt has ended, so it isn't asked.
+func (r *run) nextStart(a *Action) {
+	a.Kind, a.Attempt, a.SinceMS = ActionStart, r.task().Attempts+1, r.sinceMS
+	if r.waiting {
+		a.BaseMS, a.WaitMS = r.failure.timeMS, r.backoffMS()
 		a.SinceMS = a.BaseMS + a.WaitMS
 	}
 }
 
+// nextDeferred ends an attempt whose outcome does not come from outside: when
+// its time is over, or at once when the run was canceled. A canceled run's
+// finally tasks are not canceled.
+func (r *run) nextDeferred(a *Action) {
+	a.Kind, a.AttemptID = ActionFail, r.open.id
+	if r.canceled {
+		a.Error = TaskError{Code: CodeCanceled, Message: "the run was canceled", Audience: AudienceUser}
+		return
+	}
+	a.BaseMS, a.WaitMS = r.open.deferredMS, r.task().TimeoutMS
+	a.Error = TaskError{Code: CodeTimeout, Message: "no outcome came from outside in time", Audience: AudienceOperator, Retryable: true}
+}
+
 // nextTakeover decides about an open attempt that no handler of this process
 // holds: it is lost, at once when it was this worker's, else after a grace.
-func (c *collection) nextTakeover(a *Action) {
-	t := c.task()
-	a.Kind, a.AttemptID = ActionFail, c.open.id
-	own := c.open.worker == a.Worker
+func (r *run) nextTakeover(a *Action) {
+	t := r.task()
+	a.Kind, a.AttemptID = ActionFail, r.open.id
+	own := r.open.worker == a.Worker
 	if !own {
-		a.WaitMS, a.LostWorker = TakeoverGraceMS, c.open.worker
+		a.WaitMS, a.LostWorker = r.takeoverMS(), r.open.worker
 	}
-	a.Error = TaskError{Code: CodeLost, Message: "the worker was lost", Detail: "worker " + c.open.worker, Audience: AudienceOperator}
+	a.Error = TaskError{Code: CodeLost, Message: "the worker was lost", Detail: "worker " + r.open.worker, Audience: AudienceOperator}
 	switch {
-	case c.canceled || t.OnInterrupt == OnInterruptFail:
+	case r.canceled || t.OnInterrupt == OnInterruptFail:
 		a.Error.Code, a.Error.Message = CodeInterrupted, "the worker was lost and the task may not be started again"
-	case c.lost >= MaxLostAttempts-1:
+	case r.lost >= MaxLostAttempts-1:
 		a.Error.Message = "the worker was lost 10 times in this run" // a task that kills its process must not kill the fleet
-	case own || c.open.claim == a.Claim:
+	case own || r.open.claim == a.Claim:
 		a.Error.Retryable = true
 	default:
 		a.Kind, a.Attempt, a.Error = ActionStart, t.Attempts+1, TaskError{}
 	}
 }
 
+// takeoverMS is how long the attempt of another worker is left alone: one that
+// was released still runs, for as long as it may.
+func (r *run) takeoverMS() int64 {
+	switch {
+	case !r.open.draining:
+		return TakeoverGraceMS
+	case r.open.graceMS > 0:
+		return min(r.task().TimeoutMS, r.open.graceMS)
+	}
+	return r.task().TimeoutMS
+}
+
 // backoffMS is initial × multiplier^(failures-1), at most max, of which the
 // second half is jitter derived from the attempt's id: the same everywhere.
-func (c *collection) backoffMS() int64 {
-	if c.failed.retryAfterMS > 0 {
-		return c.failed.retryAfterMS
+func (r *run) backoffMS() int64 {
+	if r.failure.retryAfterMS > 0 {
+		return r.failure.retryAfterMS
 	}
-	b := c.task().Backoff
+	b := r.task().Backoff
 	wait := b.InitialMS
-	for i := 1; i < c.failures && wait < b.MaxMS; i++ {
+	for i := 1; i < r.failures && wait < b.MaxMS; i++ {
 		wait *= b.Multiplier // at most 24 h × 100: no overflow
 		if b.Multiplier == 1 {
 			break
@@ -157,7 +210,7 @@ func (c *collection) backoffMS() int64 {
 	}
 	wait = min(wait, b.MaxMS)
 	var seed [8]byte
-	binary.BigEndian.PutUint64(seed[:], uint64(c.failed.attemptID)) //nolint:gosec // offsets are not negative
+	binary.BigEndian.PutUint64(seed[:], uint64(r.failure.attemptID)) //nolint:gosec // offsets are not negative
 	h := hashParts(string(seed[:]))
 	return wait - int64(binary.BigEndian.Uint64(h[:8])%uint64(wait/2+1)) //nolint:gosec // both are at most 24 h in milliseconds
 }
@@ -169,29 +222,32 @@ type Attempt struct {
 	Tenant     string
 	Name       string // of the collection
 	Run        int
-	Number     int // from 1, over all runs
+	Number     int // from 1, over all runs; of a finally task in this one
 	Claim      int64
 	Worker     string
 	StartedMS  int64
 	Task       Task
-	Input      json.RawMessage // the previous task's result; nil for the first task and for an immutable one
+	TaskKind   Kind
+	Input      json.RawMessage // the previous task's result, of a finally task a [FinallyInput]; nil for the first task and for an immutable one
 	Canceled   bool
+	Deferred   bool  // the outcome comes from outside; no process holds it
+	DeferredMS int64 // record time of its TaskDeferred
+	Draining   bool  // its worker has given back the claim and still runs the handler
 }
 
-// OpenAttempt returns the open attempt of an active collection.
-func (p *Partition) OpenAttempt(id uuid.UUID) (Attempt, bool) {
-	c := p.active[id]
-	if c == nil || c.open == nil {
+// OpenAttempt returns the open attempt of a run.
+func (p *Partition) OpenAttempt(id RunID) (Attempt, bool) {
+	r := p.find(id)
+	if r == nil || !r.isOpen() {
 		return Attempt{}, false
 	}
-	a := Attempt{
-		ID: c.open.id, Collection: c.id, Tenant: c.tenant, Name: c.name, Run: c.run, Number: c.task().Attempts,
-		Claim: c.open.claim, Worker: c.open.worker, StartedMS: c.open.startedMS, Task: *c.task(), Canceled: c.canceled,
-	}
-	if !a.Task.Immutable {
-		a.Input = c.input
-	}
-	return a, true
+	t := r.task()
+	return Attempt{
+		ID: r.open.id, Collection: r.id, Tenant: r.tenant, Name: r.name, Run: r.number, Number: t.Attempts,
+		Claim: r.open.claim, Worker: r.open.worker, StartedMS: r.open.startedMS,
+		Task: *t, TaskKind: r.kind, Input: r.handed(), Canceled: r.canceled,
+		Deferred: r.open.deferred, DeferredMS: r.open.deferredMS, Draining: r.open.draining,
+	}, true
 }
 
 // StartAfter returns the start of the task behind the open attempt, as it will
@@ -199,18 +255,18 @@ func (p *Partition) OpenAttempt(id uuid.UUID) (Attempt, bool) {
 // back, so that a task costs one awaited round trip. ok is false when there is
 // no such task, it is of another queue, the run is canceled, or worker does not
 // hold the claim.
-func (p *Partition) StartAfter(id uuid.UUID, queue, worker string) (a Action, ok bool) {
-	c := p.active[id]
+func (p *Partition) StartAfter(id RunID, queue, worker string) (a Action, ok bool) {
+	r := p.find(id)
 	claim, claimed := p.claims[queue]
-	if c == nil || c.open == nil || c.canceled || !claimed || claim.Worker != worker || claim.Released || c.next+1 >= len(c.tasks) {
+	if r == nil || !r.isOpen() || r.canceled || !claimed || claim.Worker != worker || claim.Released || r.next+1 >= len(r.tasks) {
 		return Action{}, false
 	}
-	t := &c.tasks[c.next+1]
+	t := &r.tasks[r.next+1]
 	if t.Queue != queue {
 		return Action{}, false
 	}
 	return Action{
-		Kind: ActionStart, Collection: c.id, Tenant: c.tenant, Run: c.run, TaskID: t.ID, Attempt: t.Attempts + 1,
-		Claim: claim.Offset, Worker: worker, AttemptID: -1,
+		Kind: ActionStart, Collection: r.id, Tenant: r.tenant, Run: r.number, TaskID: t.ID, TaskKind: r.kind, TaskType: t.Type,
+		Attempt: t.Attempts + 1, Claim: claim.Offset, Worker: worker, AttemptID: -1,
 	}, true
 }

@@ -8,9 +8,10 @@ import (
 )
 
 // Rules is the version of the fold's rules that this build writes and knows.
-// Version 0 is the draft of version 1: until 1 is final, its wire format and
-// rules may change, and a ledger opened under another version is refused.
-const Rules = 0
+// What belongs to a version never changes: the events and their codec, the
+// limits, the gate and the rules. A ledger opened under another version is
+// refused.
+const Rules = 1
 
 // A Verdict is the fold's last word on one record.
 type Verdict string
@@ -50,7 +51,7 @@ type Status string
 const (
 	StatusPending    Status = "pending"
 	StatusRunning    Status = "running"
-	StatusWaiting    Status = "waiting" // for the next automatic attempt
+	StatusWaiting    Status = "waiting" // for the next automatic attempt, or an outcome from outside
 	StatusSucceeded  Status = "succeeded"
 	StatusFailed     Status = "failed"
 	StatusCanceled   Status = "canceled"
@@ -70,13 +71,19 @@ type Outcome struct {
 	Reason   Reason
 	Hash     [32]byte // of the record: see [RecordHash]
 
-	// Collections has at most one entry, Runs too. An accepted
-	// CollectionCreated or RetryRequested also makes all of its tasks pending;
-	// they are in the event and not repeated in Tasks.
+	// Collections and Runs have at most one entry, except that a
+	// PartitionReleased may end several canceled runs; changes of finally tasks
+	// come without. An accepted CollectionCreated or RetryRequested also makes
+	// all of its tasks pending; they are in the event and not repeated in Tasks.
 	Collections []CollectionChange
 	Runs        []RunChange
 	Tasks       []TaskChange
 	Attempts    []AttemptChange
+
+	// Touched are the runs of which [Partition.NextFor] may now say something
+	// else, also after a refused record. A run may be in it twice. A
+	// PartitionClaimed touches all and names none.
+	Touched []RunID
 }
 
 // A CollectionChange is a collection after a record.
@@ -101,10 +108,11 @@ type RunChange struct {
 type TaskChange struct {
 	Collection uuid.UUID
 	ID         uuid.UUID
-	Index      int
+	TaskKind   Kind
+	Index      int // within its kind
 	Run        int
-	Status     Status // pending, running, waiting, succeeded, failed or canceled
-	Attempts   int    // accepted starts in all runs
+	Status     Status // pending, running, waiting (also for an outcome from outside), succeeded, failed or canceled
+	Attempts   int    // accepted starts in all runs; of a finally task in this one
 	AttemptID  int64  // of the last attempt, -1 for none
 	Worker     string // of the last attempt
 	StartedMS  int64  // of the last attempt, 0 for none
@@ -114,16 +122,18 @@ type TaskChange struct {
 	Error      *TaskError // of the last attempt
 }
 
-// An AttemptChange is an attempt after a record that opened or closed it.
+// An AttemptChange is an attempt after a record that opened, deferred or closed
+// it.
 type AttemptChange struct {
 	ID         int64 // offset of its TaskStarted
 	Collection uuid.UUID
 	TaskID     uuid.UUID
+	TaskKind   Kind
 	Run        int
-	Number     int // from 1, over all runs
+	Number     int // from 1, over all runs; of a finally task in this one
 	Claim      int64
 	Worker     string
-	Status     Status // running, succeeded, failed or superseded
+	Status     Status // running, deferred, succeeded, failed, superseded or not started
 	StartedMS  int64
 	FinishedMS int64 // 0 while it is open
 	Result     json.RawMessage

@@ -19,6 +19,7 @@ type walk struct {
 	p     *ledger.Partition
 	past  []ledger.Record
 	ended map[uuid.UUID]ledger.RunChange
+	runs  map[uuid.UUID]int // the last one
 	names []string
 }
 
@@ -31,6 +32,7 @@ func (w *walk) fold(r ledger.Record) ledger.Outcome {
 	require.NoError(w, err)
 	w.past = append(w.past, r)
 	for _, run := range out.Runs {
+		w.runs[run.Collection] = run.Run
 		delete(w.ended, run.Collection)
 		if run.Status == ledger.StatusFailed || run.Status == ledger.StatusCanceled {
 			w.ended[run.Collection] = run
@@ -43,6 +45,11 @@ func (w *walk) worker() string { return rapid.SampledFrom([]string{"w1", "w2"}).
 
 func (w *walk) pick() uuid.UUID {
 	return collectionID(rapid.SampledFrom(w.names).Draw(w.T, "collection"))
+}
+
+// open returns the open attempt of a collection's run under way.
+func (w *walk) open(id uuid.UUID) (ledger.Attempt, bool) {
+	return w.p.OpenAttempt(ledger.RunID{Collection: id, Run: w.runs[id]})
 }
 
 func (w *walk) claim() {
@@ -73,11 +80,11 @@ func (w *walk) actNext() {
 }
 
 func (w *walk) outcome() {
-	a, ok := w.p.OpenAttempt(w.pick())
+	a, ok := w.open(w.pick())
 	if !ok {
 		return
 	}
-	next, hasNext := w.p.StartAfter(a.Collection, "default", a.Worker)
+	next, hasNext := w.p.StartAfter(ledger.RunID{Collection: a.Collection, Run: a.Run}, "default", a.Worker)
 	if rapid.Bool().Draw(w.T, "success") {
 		out := w.apply(ledger.TaskSucceeded{CollectionID: a.Collection, Tenant: a.Tenant, Run: a.Run, TaskID: a.Task.ID, AttemptID: a.ID, Worker: a.Worker, Result: json.RawMessage(`1`)})
 		require.Equal(w, ledger.Accepted, out.Verdict)
@@ -108,7 +115,7 @@ func (w *walk) retry() {
 
 func (w *walk) cancel() {
 	id := w.pick()
-	a, ok := w.p.OpenAttempt(id)
+	a, ok := w.open(id)
 	if !ok {
 		return
 	}
@@ -134,7 +141,7 @@ func (w *walk) repeat() {
 func TestNextIsAcceptedAndRepeatsAreNot(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
-		w := &walk{T: rt, p: ledger.NewPartition(0), ended: map[uuid.UUID]ledger.RunChange{}, names: []string{"A", "B", "C"}}
+		w := &walk{T: rt, p: ledger.NewPartition(0), ended: map[uuid.UUID]ledger.RunChange{}, runs: map[uuid.UUID]int{}, names: []string{"A", "B", "C"}}
 		w.apply(ledger.LedgerOpened{LedgerID: uuid.MustParse("018c0000-0000-4000-8000-000000000001"), Partitions: 1, Rules: ledger.Rules, Window: 10_000})
 		w.claim()
 		rt.Repeat(map[string]func(*rapid.T){

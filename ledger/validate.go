@@ -64,7 +64,7 @@ func checkOpened(e LedgerOpened) error {
 	if e.LedgerID == uuid.Nil {
 		return invalid("/ledger_id", "is the nil UUID")
 	}
-	return first(within("/partitions", int64(e.Partitions), 1, MaxPartitions), within("/window", e.Window, 1, 1<<40))
+	return first(atLeast("/rules", int64(e.Rules), 0), within("/partitions", int64(e.Partitions), 1, MaxPartitions), within("/window", e.Window, 1, 1<<40))
 }
 
 func checkCreated(partition int32, e CollectionCreated, size int) error {
@@ -80,6 +80,7 @@ func checkCreated(partition int32, e CollectionCreated, size int) error {
 		checkActor(e.Actor),
 		checkRoute(partition, e),
 		checkTasks("/tasks", e.CollectionID, KindTask, e.Tasks, 0, len(e.Tasks)),
+		checkUnstarted("/tasks", e.Tasks),
 		checkFinally(e.CollectionID, e.Finally),
 	)
 	if err != nil {
@@ -229,7 +230,21 @@ func checkFinally(id uuid.UUID, tasks []Task) error {
 	if len(tasks) == 0 {
 		return nil
 	}
-	return checkTasks("/finally", id, KindFinally, tasks, 0, len(tasks))
+	return first(
+		checkTasks("/finally", id, KindFinally, tasks, 0, len(tasks)),
+		checkUnstarted("/finally", tasks),
+	)
+}
+
+// checkUnstarted refuses earlier attempts where there can be none: in a
+// creation, and of finally tasks, which count them within their run.
+func checkUnstarted(path string, tasks []Task) error {
+	for i := range tasks {
+		if tasks[i].Attempts != 0 {
+			return invalid(path+"/"+strconv.Itoa(i)+"/attempts", "is %d, want 0", tasks[i].Attempts)
+		}
+	}
+	return nil
 }
 
 func checkTask(t *Task) error {

@@ -235,10 +235,10 @@ func (w *writer) payload() json.RawMessage {
 
 // step lets the executor do the next thing for a chain.
 func (w *writer) step(c *chain) error {
-	if a, ok := w.fold.OpenAttempt(c.id); ok && a.Worker == w.worker {
+	if a, ok := w.fold.OpenAttempt(ledger.RunID{Collection: c.id, Run: c.run}); ok && a.Worker == w.worker {
 		return w.report(c, a)
 	}
-	if a, ok := w.fold.NextFor(c.id, ledger.DefaultQueue, w.worker, func(int64) bool { return false }); ok {
+	if a, ok := w.fold.NextFor(ledger.RunID{Collection: c.id, Run: c.run}, ledger.DefaultQueue, w.worker, func(int64) bool { return false }); ok {
 		return w.append(a.Event())
 	}
 	return nil
