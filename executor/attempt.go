@@ -23,6 +23,9 @@ type attempt struct {
 	cancel  context.CancelCauseFunc
 	running bool // the handler has not returned
 	closed  bool // someone else ended the attempt in the log
+	// awaitedBy is the run whose next task may not start before the handler of
+	// this attempt has returned; the zero value for none.
+	awaitedBy ledger.RunID
 }
 
 func (a *attempt) runID() ledger.RunID {

@@ -537,7 +537,7 @@ func TestHaltedPartitionStopsAlone(t *testing.T) {
 		w.create(t, 0, task("hold"))
 		b := <-starts
 		require.NoError(t, p.executor.Ready())
-		w.append(t, 0, ledger.PartitionReleased{Queue: "default", Worker: "default/newer", Running: []int64{}})
+		w.append(t, 0, ledger.RulesActivated{Rules: ledger.Rules + 1})
 		stuck := w.create(t, 0, task("add"))
 		id := w.create(t, 1, task("add"))
 		require.Equal(t, ledger.StatusSucceeded, w.witness.awaitRun(t, id, 1).Status)

@@ -108,8 +108,9 @@ func (o *owner) asked(id ledger.RunID, now time.Time) (a ledger.Action, due time
 		delete(o.refused, id)
 		return a, due, false
 	}
-	if o.handlers[refOf(&a)] != nil {
-		return a, due, false // its earlier handler is to return first
+	if earlier := o.handlers[refOf(&a)]; earlier != nil {
+		earlier.awaitedBy = id // which is considered again when it returns
+		return a, due, false
 	}
 	if a.Kind == ledger.ActionStart && !o.mayServe(&a) {
 		return a, due, false
@@ -270,7 +271,7 @@ func (o *owner) handlerReturned(ctx context.Context, a *attempt, r *report, now 
 	case a.closed, o.phase == stopped:
 		o.sendOnce(a, r)
 		if o.phase == active {
-			o.consider(ctx, a.runID(), now) // may have waited for this handler
+			o.consider(ctx, a.awaitedBy, now)
 		}
 	default:
 		o.send(&sent{kind: sentOutcome, msg: r.msg, attempt: a, report: *r})
