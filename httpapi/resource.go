@@ -102,7 +102,7 @@ type Attempt struct {
 	ID         int64           `doc:"The offset of its start in the ledger's partition: grows with every attempt there, which is what makes it a fence." minimum:"0" json:"id"`
 	Number     int             `doc:"From 1, over all runs." minimum:"1" json:"number"`
 	Run        int             `minimum:"1" json:"run"`
-	Status     ledger.Status   `enum:"running,succeeded,failed,superseded" doc:"superseded: its worker was lost and another attempt took its place." json:"status"`
+	Status     ledger.Status   `enum:"running,deferred,succeeded,failed,superseded,not_started" doc:"deferred: its outcome comes from outside. superseded: its worker was lost and another attempt took its place. not_started: its worker gave the right to run it back before it began." json:"status"`
 	Worker     string          `json:"worker"`
 	StartedAt  time.Time       `json:"started_at"`
 	FinishedAt *time.Time      `json:"finished_at"`

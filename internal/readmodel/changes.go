@@ -303,7 +303,7 @@ func (c *Changes) changeCollection(o ledger.Outcome, x ledger.CollectionChange) 
 		}
 		return
 	}
-	row.finishedMS, row.tasksDone = o.TimeMS, tasksDone(o.Tasks)
+	row.finishedMS, row.tasksDone = o.TimeMS, tasksDone(x.ID, o.Tasks)
 	if x.Status == ledger.StatusFailed {
 		row.failedIndex = row.tasksDone
 		for _, r := range o.Runs {
@@ -315,9 +315,12 @@ func (c *Changes) changeCollection(o ledger.Outcome, x ledger.CollectionChange) 
 // tasksDone is how many tasks from the first have succeeded when a run ends:
 // tasks are done in order, so the first that did not succeed tells, else the
 // one that just did.
-func tasksDone(tasks []ledger.TaskChange) int {
+func tasksDone(collection uuid.UUID, tasks []ledger.TaskChange) int {
 	done := 0
 	for _, t := range tasks {
+		if t.Collection != collection {
+			continue // a release may end the runs of several
+		}
 		if t.Status != ledger.StatusSucceeded {
 			return t.Index
 		}
@@ -327,14 +330,18 @@ func tasksDone(tasks []ledger.TaskChange) int {
 }
 
 // changeAttempt also keeps what the attempt's task has become by it. A
-// superseded attempt says nothing about its task: the new one does.
+// superseded attempt says nothing about its task: the new one does. One that
+// was never started leaves its task pending, or canceled with its run.
 func (c *Changes) changeAttempt(a ledger.AttemptChange, tasks []ledger.TaskChange) {
 	row := c.attempts[a.ID]
 	if row == nil {
-		row = &attemptRow{opened: a.FinishedMS == 0}
+		row = &attemptRow{opened: a.Status == ledger.StatusRunning}
 		c.attempts[a.ID] = row
 	}
 	row.AttemptChange, row.taskStatus = a, a.Status
+	if a.Status == ledger.StatusNotStarted {
+		row.taskStatus = ledger.StatusPending
+	}
 	for _, t := range tasks {
 		if t.AttemptID == a.ID {
 			row.taskStatus = t.Status

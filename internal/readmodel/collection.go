@@ -76,7 +76,7 @@ type Attempt struct {
 	Number     int // from 1, over all runs
 	Claim      int64
 	Worker     string
-	Status     ledger.Status // running, succeeded, failed or superseded
+	Status     ledger.Status // running, deferred, succeeded, failed, superseded or not_started
 	StartedAt  time.Time
 	FinishedAt *time.Time
 	Result     json.RawMessage
