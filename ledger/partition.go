@@ -126,11 +126,11 @@ func (p *Partition) ApplyParsed(x *Parsed) (Outcome, error) {
 }
 
 func (p *Partition) begin(x *Parsed) {
-	p.out = Outcome{
-		Envelope: x.Envelope, Offset: x.Offset, TimeMS: x.TimeMS, Hash: x.hash,
-		Collections: p.out.Collections[:0], Runs: p.out.Runs[:0],
-		Tasks: p.out.Tasks[:0], Attempts: p.out.Attempts[:0], Touched: p.out.Touched[:0],
-	}
+	o := &p.out
+	o.Envelope, o.Offset, o.TimeMS, o.Hash = x.Envelope, x.Offset, x.TimeMS, x.hash
+	o.Verdict, o.Reason = "", ""
+	o.Collections, o.Runs, o.Tasks = o.Collections[:0], o.Runs[:0], o.Tasks[:0]
+	o.Attempts, o.Touched = o.Attempts[:0], o.Touched[:0]
 }
 
 func (p *Partition) advance(x *Parsed) {

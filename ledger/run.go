@@ -83,7 +83,9 @@ func (c *chain) isOpen() bool { return c.open.worker != "" }
 
 // step goes on to the next task and returns false when there is none.
 func (c *chain) step(input json.RawMessage, nowMS int64) bool {
-	*c = chain{tasks: c.tasks, next: c.next + 1, input: input, sinceMS: nowMS}
+	c.next++
+	c.waiting, c.input, c.sinceMS = false, input, nowMS
+	c.failures, c.lost, c.failure = 0, 0, lastFailure{}
 	return c.next < len(c.tasks)
 }
 
