@@ -18,6 +18,15 @@ func CheckPayload(p json.RawMessage) error {
 	if len(p) > MaxPayloadBytes {
 		return invalid("", "is %d bytes long, at most %d are allowed", len(p), MaxPayloadBytes)
 	}
+	if passesScan(p) {
+		return nil
+	}
+	return walkPayload(p)
+}
+
+// walkPayload is the gate but for the size: what it says is the rule. The scan
+// before it only saves the walk where the answer is sure to be yes.
+func walkPayload(p json.RawMessage) error {
 	d := jsontext.NewDecoder(bytes.NewReader(p))
 	for {
 		tok, err := d.ReadToken()
@@ -44,7 +53,7 @@ func checkToken(d *jsontext.Decoder, tok jsontext.Token) error {
 			return invalid(string(d.StackPointer()), "contains U+0000")
 		}
 	case '0':
-		if rule := numberRule(tok.String()); rule != "" {
+		if rule := numberRule([]byte(tok.String())); rule != "" {
 			return invalid(string(d.StackPointer()), "%s", rule)
 		}
 	default: // the other kinds have no limits
@@ -69,16 +78,16 @@ func payloadError(p json.RawMessage, err error) error {
 }
 
 // numberRule returns which rule a JSON number breaks, "" for none.
-func numberRule(n string) string {
+func numberRule(n []byte) string {
 	if len(n) > MaxNumberBytes {
 		return "is a number of more than 400 bytes"
 	}
-	i := strings.IndexAny(n, "eE")
+	i := max(bytes.IndexByte(n, 'e'), bytes.IndexByte(n, 'E'))
 	if i < 0 {
 		return ""
 	}
-	digits := strings.TrimLeft(strings.TrimLeft(n[i+1:], "+-"), "0")
-	if len(digits) > 3 || len(digits) == 3 && digits > "300" {
+	digits := bytes.TrimLeft(bytes.TrimLeft(n[i+1:], "+-"), "0")
+	if len(digits) > 3 || len(digits) == 3 && string(digits) > "300" {
 		return "is a number with an exponent beyond ±300"
 	}
 	return ""
