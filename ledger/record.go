@@ -130,36 +130,51 @@ var ErrUnknownType = errors.New("unknown keten type")
 // Decode reads a record strictly. The error is [ErrForeign], [ErrUnknownType]
 // or an *[InvalidError]; the envelope then holds what was known by then.
 func Decode(r Record) (Envelope, error) {
+	env, name, err := readEnvelope(r)
+	if err != nil {
+		return env, err
+	}
+	if e, ok := decodeHot(r, name); ok {
+		env.Event = e
+		return env, nil
+	}
+	env.Event, err = decodeAny(r, name)
+	return env, err
+}
+
+// readEnvelope reads all but the event, of which it returns the name.
+func readEnvelope(r Record) (Envelope, string, error) {
 	env, err := readHeaders(r)
 	if err != nil {
-		return env, err
+		return env, "", err
 	}
 	name, ok := strings.CutPrefix(env.Type, typeV1)
-	if !ok {
-		return env, ErrUnknownType
-	}
-	decode := decoder(name)
-	if decode == nil {
-		return env, ErrUnknownType
+	if !ok || decoder(name) == nil {
+		return env, "", ErrUnknownType
 	}
 	if env.EventID == uuid.Nil {
-		return env, invalid("", "header ce_id is not one UUIDv7")
+		return env, "", invalid("", "header ce_id is not one UUIDv7")
 	}
 	if len(r.Value) > MaxEventBytes {
-		return env, invalid("", "is %d bytes long, at most %d are allowed", len(r.Value), MaxEventBytes)
+		return env, "", invalid("", "is %d bytes long, at most %d are allowed", len(r.Value), MaxEventBytes)
 	}
-	e, err := decode(r.Value)
+	return env, name, nil
+}
+
+// decodeAny reads and checks the event of that name however it is written: what
+// it says is the rule.
+func decodeAny(r Record, name string) (Event, error) {
+	e, err := decoder(name)(r.Value)
 	if err != nil {
-		return env, decodeError(err)
+		return nil, decodeError(err)
 	}
 	if err := checkKey(r.Key, e); err != nil {
-		return env, err
+		return nil, err
 	}
 	if err := checkEvent(r.Partition, e, len(r.Value)); err != nil {
-		return env, err
+		return nil, err
 	}
-	env.Event = e
-	return env, nil
+	return e, nil
 }
 
 // readHeaders finds ce_type and ce_id. A record with a keten type among
@@ -171,8 +186,8 @@ func readHeaders(r Record) (Envelope, error) {
 		switch h.Key {
 		case HeaderType:
 			types++
-			if t := string(h.Value); strings.HasPrefix(t, TypePrefix) && !ours {
-				ours, env.Type = true, t
+			if !ours && bytes.HasPrefix(h.Value, []byte(TypePrefix)) {
+				ours, env.Type = true, typeName(h.Value)
 			}
 		case HeaderID:
 			ids++
@@ -191,6 +206,18 @@ func readHeaders(r Record) (Envelope, error) {
 		return env, invalid("", "has %d headers ce_type", types)
 	}
 	return env, nil
+}
+
+// typeName is string(b), without a copy of the commonest types.
+func typeName(b []byte) string {
+	const started, succeeded = typeV1 + "TaskStarted", typeV1 + "TaskSucceeded"
+	switch string(b) {
+	case started:
+		return started
+	case succeeded:
+		return succeeded
+	}
+	return string(b)
 }
 
 func checkKey(key []byte, e Event) error {
@@ -263,9 +290,8 @@ func decodeUUID(d *jsontext.Decoder, id *uuid.UUID) error {
 	if err != nil {
 		return err
 	}
-	text := tok.String()
-	parsed, err := uuid.Parse(text)
-	if tok.Kind() != '"' || err != nil || parsed.String() != text {
+	parsed, ok := parseUUID(tok.String())
+	if tok.Kind() != '"' || !ok {
 		return errUUID
 	}
 	*id = parsed

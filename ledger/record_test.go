@@ -115,6 +115,11 @@ func TestDecodeHeaders(t *testing.T) {
 		return append(hs, ledger.Header{Key: ledger.HeaderType, Value: []byte("other")})
 	}))
 	require.ErrorAs(t, err, &inv, "two types, one of them ours")
+	env, err := ledger.Decode(with(func(hs []ledger.Header) []ledger.Header {
+		return append(hs, ledger.Header{Key: ledger.HeaderType, Value: []byte("keten.v1.TaskSucceeded")})
+	}))
+	require.ErrorAs(t, err, &inv, "two types, both ours")
+	require.Equal(t, "keten.v1.TaskStarted", env.Type, "the first")
 	_, err = ledger.Decode(with(func(hs []ledger.Header) []ledger.Header {
 		return append(hs, ledger.Header{Key: ledger.HeaderID, Value: []byte(uuid.NewString())})
 	}))

@@ -38,14 +38,13 @@ func checkEvent(partition int32, e Event, size int) error {
 		return first(checkName("/queue", e.Queue, MaxKeyBytes), checkName("/worker", e.Worker, MaxKeyBytes),
 			atLeast("/claim", e.Claim, 0), within("/grace_ms", e.GraceMS, 0, MaxTimeoutMS))
 	case TaskStarted:
-		return first(checkTaskEvent(e.CollectionID, e.Tenant, e.Run, e.TaskID, e.Worker),
-			within("/attempt", int64(e.Attempt), 1, MaxCount), atLeast("/claim", e.Claim, 0))
+		return checkStarted(e)
 	case TaskSucceeded:
 		return checkSucceeded(e)
 	case TaskFailed:
 		return checkFailed(e)
 	case TaskDeferred:
-		return first(checkTaskEvent(e.CollectionID, e.Tenant, e.Run, e.TaskID, e.Worker), atLeast("/attempt_id", e.AttemptID, 0))
+		return checkDeferred(e)
 	}
 	return errors.New("unhandled event " + e.EventName())
 }
@@ -166,6 +165,21 @@ func checkTaskEvent(id uuid.UUID, tenant string, run int, task uuid.UUID, worker
 		return invalid("/task_id", "is not a task of the collection")
 	}
 	return nil
+}
+
+func checkStarted(e TaskStarted) error {
+	return first(
+		checkTaskEvent(e.CollectionID, e.Tenant, e.Run, e.TaskID, e.Worker),
+		within("/attempt", int64(e.Attempt), 1, MaxCount),
+		atLeast("/claim", e.Claim, 0),
+	)
+}
+
+func checkDeferred(e TaskDeferred) error {
+	return first(
+		checkTaskEvent(e.CollectionID, e.Tenant, e.Run, e.TaskID, e.Worker),
+		atLeast("/attempt_id", e.AttemptID, 0),
+	)
 }
 
 func checkSucceeded(e TaskSucceeded) error {
