@@ -29,7 +29,11 @@ func RecordHash(r Record) [32]byte {
 	for _, h := range r.Headers {
 		n += 8 + len(h.Key) + len(h.Value)
 	}
-	b := make([]byte, 0, n)
+	var small [1536]byte // nearly every record fits, and then nothing is allocated
+	b := small[:0]
+	if n > len(small) {
+		b = make([]byte, 0, n)
+	}
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Offset)) //nolint:gosec // offsets are not negative
 	b = appendPart(b, r.Key)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(r.Headers))) //nolint:gosec // a record has few headers
