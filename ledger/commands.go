@@ -2,13 +2,14 @@ package ledger
 
 import "slices"
 
-// judgeAsOf is the window check of R3 and R8. No difference is taken: a
-// negative or huge as_of must not overflow into acceptance.
+// judgeAsOf is the window check of R3 and R8. An as_of is not negative; that it
+// may be huge is why no difference with it is taken, which would overflow into
+// acceptance.
 func (p *Partition) judgeAsOf(asOf, offset int64) Reason {
 	switch {
 	case asOf > offset:
 		return ReasonAhead
-	case asOf < 0 || asOf < offset-p.window:
+	case asOf < offset-p.window:
 		return ReasonWindow
 	}
 	return ""

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"strconv"
 	"strings"
 	"time"
 
@@ -149,7 +151,7 @@ func readEnvelope(r Record) (Envelope, string, error) {
 		return env, "", err
 	}
 	name, ok := strings.CutPrefix(env.Type, typeV1)
-	if !ok || decoder(name) == nil {
+	if !ok || !isKnown(name) {
 		return env, "", ErrUnknownType
 	}
 	if env.EventID == uuid.Nil {
@@ -164,9 +166,12 @@ func readEnvelope(r Record) (Envelope, string, error) {
 // decodeAny reads and checks the event of that name however it is written: what
 // it says is the rule.
 func decodeAny(r Record, name string) (Event, error) {
-	e, err := decoder(name)(r.Value)
+	e, err := decodeNamed(name, r.Value)
 	if err != nil {
 		return nil, decodeError(err)
+	}
+	if err := checkPresent(e); err != nil {
+		return nil, err
 	}
 	if err := checkKey(r.Key, e); err != nil {
 		return nil, err
@@ -231,38 +236,86 @@ func checkKey(key []byte, e Event) error {
 	return nil
 }
 
-func decoder(name string) func([]byte) (Event, error) {
+// isKnown tells whether this build knows an event.
+func isKnown(name string) bool {
+	switch name {
+	case "LedgerOpened", "RulesActivated", "CollectionCreated", "RetryRequested", "CancelRequested",
+		"PartitionClaimed", "PartitionReleased", "TaskStarted", "TaskSucceeded", "TaskFailed", "TaskDeferred":
+		return true
+	}
+	return false
+}
+
+// missing stands in numbers for which 0 means something until they are read. It
+// is none that any of them may be.
+const missing = math.MinInt32
+
+// decodeNamed decodes the event of that name. Texts, ids and the other numbers
+// may not be empty or 0, so that a missing one is noticed as such.
+func decodeNamed(name string, value []byte) (Event, error) {
 	switch name {
 	case "LedgerOpened":
-		return decodeAs[LedgerOpened]
+		return decodeInto(value, LedgerOpened{Rules: missing})
 	case "RulesActivated":
-		return decodeAs[RulesActivated]
+		return decodeInto(value, RulesActivated{Rules: missing})
 	case "CollectionCreated":
-		return decodeAs[CollectionCreated]
+		return decodeInto(value, CollectionCreated{AsOf: missing})
 	case "RetryRequested":
-		return decodeAs[RetryRequested]
+		return decodeInto(value, RetryRequested{AsOf: missing})
 	case "CancelRequested":
-		return decodeAs[CancelRequested]
+		return decodeInto(value, CancelRequested{})
 	case "PartitionClaimed":
-		return decodeAs[PartitionClaimed]
+		return decodeInto(value, PartitionClaimed{Prev: missing})
 	case "PartitionReleased":
-		return decodeAs[PartitionReleased]
+		return decodeInto(value, PartitionReleased{Claim: missing, GraceMS: missing})
 	case "TaskStarted":
-		return decodeAs[TaskStarted]
+		return decodeInto(value, TaskStarted{Claim: missing})
 	case "TaskSucceeded":
-		return decodeAs[TaskSucceeded]
+		return decodeInto(value, TaskSucceeded{AttemptID: missing})
 	case "TaskFailed":
-		return decodeAs[TaskFailed]
+		return decodeInto(value, TaskFailed{AttemptID: missing})
 	case "TaskDeferred":
-		return decodeAs[TaskDeferred]
+		return decodeInto(value, TaskDeferred{AttemptID: missing})
+	}
+	return nil, ErrUnknownType
+}
+
+func decodeInto[E Event](value []byte, blank E) (Event, error) {
+	err := unmarshalStrict(value, &blank)
+	return blank, err
+}
+
+// blankTask does for the tasks in a list what decodeNamed does for an event,
+// and leaves the rest to the decoder.
+func blankTask(_ *jsontext.Decoder, t *Task) error {
+	t.Index, t.Backoff.InitialMS, t.Backoff.MaxMS = missing, missing, missing
+	return errors.ErrUnsupported
+}
+
+// checkPresent notices missing lists and payloads, which writers may leave nil:
+// they are then encoded as empty ones.
+func checkPresent(e Event) error {
+	switch e := e.(type) {
+	case CollectionCreated:
+		return first(argsPresent("/tasks/", e.Tasks), argsPresent("/finally/", e.Finally))
+	case RetryRequested:
+		return first(argsPresent("/tasks/", e.Tasks), argsPresent("/finally/", e.Finally))
+	case PartitionReleased:
+		if e.Running == nil {
+			return invalid("/running", "is missing")
+		}
+	default: // the others have none
 	}
 	return nil
 }
 
-func decodeAs[E Event](value []byte) (Event, error) {
-	var e E
-	err := unmarshalStrict(value, &e)
-	return e, err
+func argsPresent(path string, tasks []Task) error {
+	for i := range tasks {
+		if tasks[i].Args == nil {
+			return invalid(path+strconv.Itoa(i)+"/args", "is missing")
+		}
+	}
+	return nil
 }
 
 // unmarshalStrict refuses what the library would take beside the one form that
@@ -279,7 +332,7 @@ func unmarshalStrict(value []byte, v any) error {
 
 //nolint:gochecknoglobals // never changed; they remember how each type is decoded
 var (
-	canonicalUUIDs = jsonv2.UnmarshalFromFunc(decodeUUID)
+	canonicalUUIDs = jsonv2.JoinUnmarshalers(jsonv2.UnmarshalFromFunc(decodeUUID), jsonv2.UnmarshalFromFunc(blankTask))
 	withoutNulls   = jsonv2.JoinUnmarshalers(canonicalUUIDs, jsonv2.UnmarshalFromFunc(refuseNull))
 )
 

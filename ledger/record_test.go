@@ -213,3 +213,48 @@ func FuzzApply(f *testing.F) {
 		}
 	})
 }
+
+// What is not there is not read as 0, empty or none.
+func TestMissingMembersAreNoticed(t *testing.T) {
+	t.Parallel()
+	id := collectionID("A")
+	task := ledger.TaskID(id, ledger.KindTask, 0)
+	for _, c := range []struct {
+		event   ledger.Event
+		without string // a text of the value
+		says    string
+	}{
+		{ledger.LedgerOpened{LedgerID: uuid.New(), Partitions: 1, Rules: ledger.Rules, Window: 5}, `,"rules":1`, "/rules: is missing"},
+		{ledger.RulesActivated{Rules: 1}, `"rules":1`, "/rules: is missing"},
+		{ledger.PartitionClaimed{Queue: "q", Prev: -1, Worker: "w"}, `"prev":-1,`, "/prev: is missing"},
+		{ledger.PartitionReleased{Queue: "q", Worker: "w"}, `"claim":0,`, "/claim: is missing"},
+		{ledger.PartitionReleased{Queue: "q", Worker: "w"}, `,"running":[]`, "/running: is missing"},
+		{ledger.PartitionReleased{Queue: "q", Worker: "w"}, `,"grace_ms":0`, "/grace_ms: is missing"},
+		{started(id), `"claim":1,`, "/claim: is missing"},
+		{ledger.TaskSucceeded{CollectionID: id, Tenant: "t", Run: 1, TaskID: task, Worker: "w"}, `"attempt_id":0,`, "/attempt_id: is missing"},
+		{ledger.TaskDeferred{CollectionID: id, Tenant: "t", Run: 1, TaskID: task, Worker: "w"}, `"attempt_id":0,`, "/attempt_id: is missing"},
+		{ledger.TaskFailed{CollectionID: id, Tenant: "t", Run: 1, TaskID: task, Worker: "w", Error: ledger.TaskError{Code: "c", Audience: "user"}}, `"attempt_id":0,`, "/attempt_id: is missing"},
+		{created(id), `"as_of":0,`, "/as_of: is missing"},
+		{created(id), `"index":1,`, "/tasks/1/index: is missing"},
+		{created(id), `"index":0,`, "/tasks/0/index: is missing"},
+		{created(id), `"args":{},`, "/tasks/0/args: is missing"},
+		{created(id), `"initial_ms":1000,`, "/tasks/0/backoff/initial_ms: is missing"},
+		{created(id), `,"max_ms":300000`, "/tasks/0/backoff/max_ms: is missing"},
+		{created(id), `"backoff":{"initial_ms":1000,"multiplier":2,"max_ms":300000},`, "/tasks/0/backoff/initial_ms: is missing"},
+	} {
+		r := record(t, 0, 7, c.event, nil)
+		value := strings.Replace(string(r.Value), c.without, "", 1)
+		require.NotEqual(t, string(r.Value), value, c.without)
+		r.Value = []byte(value)
+		_, err := ledger.Decode(r)
+		require.EqualError(t, err, c.says)
+	}
+	r := record(t, 0, 7, created(id), nil)
+	r.Value = []byte(strings.Replace(string(r.Value), `"as_of":0`, `"as_of":-9223372036854775808`, 1))
+	_, err := ledger.Decode(r)
+	require.EqualError(t, err, "/as_of: is -9223372036854775808, want at least 0")
+}
+
+func created(id uuid.UUID) ledger.CollectionCreated {
+	return ledger.CollectionCreated{CollectionID: id, Tenant: "t", Name: "n", RequestHash: strings.Repeat("0", 64), Tasks: tasks(id, nil)}
+}

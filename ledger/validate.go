@@ -3,6 +3,7 @@ package ledger
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,8 +36,7 @@ func checkEvent(partition int32, e Event, size int) error {
 		return first(checkName("/queue", e.Queue, MaxKeyBytes), checkName("/worker", e.Worker, MaxKeyBytes),
 			atLeast("/prev", e.Prev, -1))
 	case PartitionReleased:
-		return first(checkName("/queue", e.Queue, MaxKeyBytes), checkName("/worker", e.Worker, MaxKeyBytes),
-			atLeast("/claim", e.Claim, 0), within("/grace_ms", e.GraceMS, 0, MaxTimeoutMS))
+		return checkReleased(e)
 	case TaskStarted:
 		return checkStarted(e)
 	case TaskSucceeded:
@@ -47,6 +47,16 @@ func checkEvent(partition int32, e Event, size int) error {
 		return checkDeferred(e)
 	}
 	return errors.New("unhandled event " + e.EventName())
+}
+
+func checkReleased(e PartitionReleased) error {
+	for i, id := range e.Running {
+		if err := atLeast("/running/"+strconv.Itoa(i), id, 0); err != nil {
+			return err
+		}
+	}
+	return first(checkName("/queue", e.Queue, MaxKeyBytes), checkName("/worker", e.Worker, MaxKeyBytes),
+		atLeast("/claim", e.Claim, 0), within("/grace_ms", e.GraceMS, 0, MaxTimeoutMS))
 }
 
 func checkCollectionID(partition int32, id uuid.UUID) error {
@@ -76,6 +86,7 @@ func checkCreated(partition int32, e CollectionCreated, size int) error {
 		CheckText("/ordering_key", e.OrderingKey, MaxKeyBytes),
 		CheckText("/idempotency_key", e.IdempotencyKey, MaxKeyBytes),
 		checkHash(e.RequestHash),
+		atLeast("/as_of", e.AsOf, 0),
 		checkActor(e.Actor),
 		checkRoute(partition, e),
 		checkTasks("/tasks", e.CollectionID, KindTask, e.Tasks, 0, len(e.Tasks)),
@@ -104,6 +115,7 @@ func checkRetry(e RetryRequested, size int) error {
 	err := first(
 		checkName("/tenant", e.Tenant, MaxKeyBytes),
 		within("/run", int64(e.Run), 2, MaxCount),
+		atLeast("/as_of", e.AsOf, 0),
 		checkName("/name", e.Name, MaxNameBytes),
 		CheckText("/template", e.Template, MaxNameBytes),
 		CheckLabels("/labels", e.Labels),
@@ -134,12 +146,11 @@ func checkSuffix(e RetryRequested) error {
 		return err
 	}
 	for i, id := range e.Amended {
-		known := false
-		for j := range e.Tasks {
-			known = known || e.Tasks[j].ID == id
-		}
-		if !known {
+		switch {
+		case !slices.ContainsFunc(e.Tasks, func(t Task) bool { return t.ID == id }):
 			return invalid("/amended/"+strconv.Itoa(i), "is not a task of the suffix")
+		case slices.Contains(e.Amended[:i], id):
+			return invalid("/amended/"+strconv.Itoa(i), "is there twice")
 		}
 	}
 	return nil
@@ -220,6 +231,9 @@ func checkTasks(path string, id uuid.UUID, kind Kind, tasks []Task, from, to int
 	names := make(map[string]bool, len(tasks))
 	for i := range tasks {
 		t, at := &tasks[i], path+"/"+strconv.Itoa(i)
+		if t.Index == missing {
+			return invalid(at+"/index", "is missing")
+		}
 		if t.Index != from+i {
 			return invalid(at+"/index", "is %d, want %d", t.Index, from+i)
 		}
@@ -337,6 +351,9 @@ func checkHash(h string) error {
 }
 
 func within(path string, n, least, most int64) error {
+	if n == missing {
+		return invalid(path, "is missing")
+	}
 	if n < least || n > most {
 		return invalid(path, "is %d, want %d to %d", n, least, most)
 	}
@@ -344,6 +361,9 @@ func within(path string, n, least, most int64) error {
 }
 
 func atLeast(path string, n, least int64) error {
+	if n == missing {
+		return invalid(path, "is missing")
+	}
 	if n < least {
 		return invalid(path, "is %d, want at least %d", n, least)
 	}
