@@ -1,9 +1,13 @@
 // Package schemas holds the public contract of Keten as files: the JSON Schema
-// of every version of every event in events, the OpenAPI description of the
-// HTTP API, and the JSON Schema of the catalog.
+// of every version of every event in events, the AsyncAPI description of the
+// ledger's topic, the OpenAPI description of the HTTP API, and the JSON Schema
+// of the catalog.
 //
 // The schemas of events are written by hand and only grow: what they say of a
-// version stays true. openapi.yaml is generated from httpapi; its test says how.
-// Limits in bytes appear as maxLength, which counts characters: whatever a
-// schema refuses the ledger refuses too, not always the other way round.
+// version stays true. Each stands alone. Whatever the ledger accepts follows its
+// schema; agree_test.go lists the little that only the ledger can refuse, such as
+// limits in bytes: maxLength counts characters.
+//
+// asyncapi.yaml and docs/reference/events.md are generated from the schemas,
+// openapi.yaml from httpapi; their tests say how.
 package schemas

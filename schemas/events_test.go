@@ -3,12 +3,13 @@ package schemas_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -18,163 +19,46 @@ import (
 	"github.com/keten-ledger/keten/schemas"
 )
 
-const partition = 5
-
-// An example is one event twice: with as little and with as much as it can
-// carry.
-type example struct{ least, most ledger.Event }
-
-func actor() ledger.Actor {
-	return ledger.Actor{Kind: "api_key", ID: "k1", Name: "ci", Address: "192.0.2.1", RequestID: "r1"}
-}
-
-func collectionID() uuid.UUID {
-	return ledger.NewCollectionID(partition, time.UnixMilli(1_700_000_000_000), [8]byte{1, 2, 3})
-}
-
-func task(id uuid.UUID, kind ledger.Kind, index int) ledger.Task {
-	return ledger.Task{
-		ID: ledger.TaskID(id, kind, index), Index: index, Name: "t" + string(rune('a'+index)), Type: "noop",
-		Queue: ledger.DefaultQueue, Args: json.RawMessage(`{}`), OnInterrupt: ledger.OnInterruptRestart, MaxAttempts: 1,
-		Backoff:   ledger.Backoff{InitialMS: 1_000, Multiplier: 2, MaxMS: 300_000},
-		TimeoutMS: ledger.DefaultTimeoutMS,
-	}
-}
-
-func fullTask(id uuid.UUID, kind ledger.Kind, index int) ledger.Task {
-	t := task(id, kind, index)
-	t.Description, t.Immutable, t.OnInterrupt, t.Attempts = "does nothing", true, ledger.OnInterruptFail, 3
-	t.Args = json.RawMessage(`{"a": [1, "ü", null, {"b": 1e300}]}`)
-	return t
-}
-
-func examples() map[string]example {
-	id := collectionID()
-	keyed := ledger.KeyedCollectionID("default", "order", "key", partition)
-	hash, claim := strings.Repeat("0a", 32), int64(7)
-	taskID := ledger.TaskID(id, ledger.KindTask, 1)
-	labels := map[string]string{"team": "web", "empty": ""}
-	return map[string]example{
-		"LedgerOpened": {
-			ledger.LedgerOpened{LedgerID: uuid.Must(uuid.NewRandom()), Partitions: 1, Window: 1},
-			ledger.LedgerOpened{LedgerID: uuid.Must(uuid.NewRandom()), Partitions: 4096, Rules: ledger.Rules, Window: ledger.DefaultWindow},
-		},
-		"RulesActivated": {ledger.RulesActivated{}, ledger.RulesActivated{Rules: 2}},
-		"CollectionCreated": {
-			ledger.CollectionCreated{CollectionID: id, Tenant: "t", Name: "n", RequestHash: hash, Tasks: []ledger.Task{task(id, ledger.KindTask, 0)}},
-			ledger.CollectionCreated{
-				CollectionID: keyed, Tenant: "default", Name: "name", Template: "template", Description: "d", Labels: labels,
-				OrderingKey: "order", IdempotencyKey: "key", RequestHash: hash, AsOf: 9, Actor: actor(),
-				Tasks:   []ledger.Task{task(keyed, ledger.KindTask, 0), fullTask(keyed, ledger.KindTask, 1)},
-				Finally: []ledger.Task{fullTask(keyed, ledger.KindFinally, 0)},
-			},
-		},
-		"RetryRequested": {
-			ledger.RetryRequested{
-				CollectionID: id, Tenant: "t", Run: 2, Name: "n", RequestHash: hash, TaskCount: 1,
-				Tasks: []ledger.Task{task(id, ledger.KindTask, 0)},
-			},
-			ledger.RetryRequested{
-				CollectionID: id, Tenant: "t", Run: 3, AsOf: 4, Name: "n", Template: "template", Labels: labels, OrderingKey: "o",
-				IdempotencyKey: "key", RequestHash: hash, Reason: "cause removed", Actor: actor(), Input: json.RawMessage(`[1]`),
-				TaskCount: 2, Tasks: []ledger.Task{fullTask(id, ledger.KindTask, 1)}, Amended: []uuid.UUID{taskID},
-				Finally: []ledger.Task{fullTask(id, ledger.KindFinally, 0)},
-			},
-		},
-		"CancelRequested": {
-			ledger.CancelRequested{CollectionID: id, Tenant: "t", Run: 1, RequestHash: hash},
-			ledger.CancelRequested{
-				CollectionID: id, Tenant: "t", Run: 2, IdempotencyKey: "k", RequestHash: hash, Reason: "no longer needed", Actor: actor(),
-			},
-		},
-		"PartitionClaimed": {
-			ledger.PartitionClaimed{Queue: "default", Prev: -1, Worker: "w"},
-			ledger.PartitionClaimed{Queue: "gpu", Prev: 12, Worker: "default-1"},
-		},
-		"PartitionReleased": {
-			ledger.PartitionReleased{Queue: "default", Claim: 0, Worker: "w"},
-			ledger.PartitionReleased{Queue: "gpu", Claim: 12, Worker: "w", Running: []int64{3, 4}, GraceMS: 30_000},
-		},
-		"TaskStarted": {
-			ledger.TaskStarted{CollectionID: id, Tenant: "t", Run: 1, TaskID: taskID, Attempt: 1, Claim: 0, Worker: "w"},
-			ledger.TaskStarted{CollectionID: id, Tenant: "t", Run: 2, TaskID: taskID, Attempt: 4, Claim: 9, Worker: "w"},
-		},
-		"TaskSucceeded": {
-			ledger.TaskSucceeded{CollectionID: id, Tenant: "t", Run: 1, TaskID: taskID, Worker: "w"},
-			ledger.TaskSucceeded{
-				CollectionID: id, Tenant: "t", Run: 1, TaskID: taskID, AttemptID: 8, Worker: "w",
-				Result: json.RawMessage(`"x"`), Message: "done",
-			},
-		},
-		"TaskFailed": {
-			ledger.TaskFailed{
-				CollectionID: id, Tenant: "t", Run: 1, TaskID: taskID, Worker: "w",
-				Error: ledger.TaskError{Code: "c", Audience: ledger.AudienceUser},
-			},
-			ledger.TaskFailed{
-				CollectionID: id, Tenant: "t", Run: 1, TaskID: taskID, AttemptID: 8, Worker: "w", ByClaim: &claim,
-				Error: ledger.TaskError{
-					Code: ledger.CodeLost, Message: "m", Detail: "d", Audience: ledger.AudienceOperator, Retryable: true,
-				},
-				RetryAfterMS: 5,
-			},
-		},
-		"TaskDeferred": {
-			ledger.TaskDeferred{CollectionID: id, Tenant: "t", Run: 1, TaskID: taskID, Worker: "w"},
-			ledger.TaskDeferred{CollectionID: id, Tenant: "t", Run: 2, TaskID: taskID, AttemptID: 6, Worker: "w"},
-		},
-	}
-}
-
-func encode(t *testing.T, e ledger.Event) ledger.Message {
-	t.Helper()
-	meta := ledger.Meta{EventID: uuid.Must(uuid.NewV7()), Source: ledger.Source(uuid.Nil, "test"), Time: time.UnixMilli(0)}
-	msg, err := ledger.Encode(partition, meta, e)
-	require.NoError(t, err)
-	return msg
-}
+func file(event string) string { return "events/keten.v1." + event + ".json" }
 
 func decode(msg ledger.Message, value []byte) error {
 	_, err := ledger.Decode(ledger.Record{Partition: msg.Partition, Key: msg.Key, Value: value, Headers: msg.Headers})
 	return err
 }
 
-func compile(t *testing.T, event string) *jsonschema.Schema {
-	t.Helper()
-	file := "events/keten.v1." + event + ".json"
-	raw, err := schemas.FS.ReadFile(file)
+// raw is an event's schema as plain JSON.
+func raw(t require.TestingT, event string) map[string]any {
+	text, err := schemas.FS.ReadFile(file(event))
 	require.NoError(t, err)
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 	require.NoError(t, err)
+	object, ok := doc.(map[string]any)
+	require.True(t, ok)
+	return object
+}
+
+func compile(t require.TestingT, event string) *jsonschema.Schema {
 	c := jsonschema.NewCompiler()
 	c.AssertFormat()
-	require.NoError(t, c.AddResource(file, doc))
-	schema, err := c.Compile(file)
+	require.NoError(t, c.AddResource(file(event), raw(t, event)))
+	schema, err := c.Compile(file(event))
 	require.NoError(t, err)
-	require.Equal(t, "keten.v1."+event, schema.Title)
 	return schema
 }
 
-func fits(t *testing.T, s *jsonschema.Schema, value []byte) error {
-	t.Helper()
+func fits(t require.TestingT, s *jsonschema.Schema, value []byte) error {
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(value))
-	require.NoError(t, err)
+	require.NoError(t, err, "%s", value)
 	return s.Validate(doc)
 }
 
-// What the ledger writes is what the schemas promise to other readers.
-func TestEveryEventFitsItsSchema(t *testing.T) {
-	t.Parallel()
-	for name, ex := range examples() {
+// forEachEvent runs a test for each event there is.
+func forEachEvent(t *testing.T, test func(t *testing.T, event string, ex example)) {
+	t.Helper()
+	for name, ex := range examples(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			schema := compile(t, name)
-			for _, e := range []ledger.Event{ex.least, ex.most} {
-				require.Equal(t, name, e.EventName())
-				msg := encode(t, e)
-				require.NoError(t, decode(msg, msg.Value))
-				require.NoError(t, fits(t, schema, msg.Value), "%s", msg.Value)
-			}
+			test(t, name, ex)
 		})
 	}
 }
@@ -183,15 +67,12 @@ func TestEveryEventFitsItsSchema(t *testing.T) {
 // the ledger would refuse.
 func TestSchemasNameEveryMember(t *testing.T) {
 	t.Parallel()
-	for name, ex := range examples() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			schema := compile(t, name)
-			known := slices.Sorted(maps.Keys(schema.Properties))
-			require.Equal(t, known, members(t, encode(t, ex.most).Value))
-			require.Subset(t, members(t, encode(t, ex.least).Value), schema.Required)
-		})
-	}
+	forEachEvent(t, func(t *testing.T, event string, ex example) {
+		schema := compile(t, event)
+		known := slices.Sorted(maps.Keys(schema.Properties))
+		require.Equal(t, known, members(t, ex.most.Value))
+		require.Subset(t, members(t, ex.least.Value), schema.Required)
+	})
 }
 
 func members(t *testing.T, value []byte) []string {
@@ -201,83 +82,129 @@ func members(t *testing.T, value []byte) []string {
 	return slices.Sorted(maps.Keys(object))
 }
 
-// Whatever is added to an object of an event is refused by the schema and by
-// the ledger alike.
-func TestUnknownMembersAreRefusedByBoth(t *testing.T) {
-	t.Parallel()
-	for name, ex := range examples() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			schema, msg := compile(t, name), encode(t, ex.most)
-			var doc any
-			require.NoError(t, json.Unmarshal(msg.Value, &doc))
-			objects := closedObjects(doc)
-			require.NotEmpty(t, objects)
-			for _, object := range objects {
-				object["unknown"] = true
-				value, err := json.Marshal(doc)
-				require.NoError(t, err)
-				require.Error(t, fits(t, schema, value), "%s", value)
-				var invalid *ledger.InvalidError
-				require.ErrorAs(t, decode(msg, value), &invalid, "%s", value)
-				require.Equal(t, "is not a known member", invalid.Rule)
-				delete(object, "unknown")
-			}
-		})
-	}
-}
-
-// closedObjects returns all objects of an event whose members it fixes.
-func closedObjects(doc any) []map[string]any {
-	var found []map[string]any
-	switch v := doc.(type) {
-	case map[string]any:
-		found = append(found, v)
-		for _, key := range slices.Sorted(maps.Keys(v)) {
-			if key != "args" && key != "labels" && key != "input" && key != "result" {
-				found = append(found, closedObjects(v[key])...)
-			}
-		}
-	case []any:
-		for _, item := range v {
-			found = append(found, closedObjects(item)...)
-		}
-	}
-	return found
-}
-
-// A member of the wrong type is refused by both.
-func TestWrongTypesAreRefusedByBoth(t *testing.T) {
-	t.Parallel()
-	for name, ex := range examples() {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			schema, msg := compile(t, name), encode(t, ex.most)
-			for _, member := range members(t, msg.Value) {
-				if member == "result" || member == "input" {
-					continue // any JSON
-				}
-				var object map[string]json.RawMessage
-				require.NoError(t, json.Unmarshal(msg.Value, &object))
-				object[member] = json.RawMessage(`[[1]]`)
-				value, err := json.Marshal(object)
-				require.NoError(t, err)
-				require.Error(t, fits(t, schema, value), "%s", value)
-				var invalid *ledger.InvalidError
-				require.ErrorAs(t, decode(msg, value), &invalid, "%s", value)
-			}
-		})
-	}
-}
-
 // There is a schema for each event and for nothing else.
 func TestThereIsOneSchemaPerEvent(t *testing.T) {
 	t.Parallel()
 	files, err := fs.Glob(schemas.FS, "events/*.json")
 	require.NoError(t, err)
 	var want []string
-	for _, name := range slices.Sorted(maps.Keys(examples())) {
-		want = append(want, "events/keten.v1."+name+".json")
+	for _, name := range events(t) {
+		want = append(want, file(name))
 	}
 	require.Equal(t, want, files)
+}
+
+// Each schema stands alone, so that no reader has to resolve anything: what
+// several share is there several times, and the same.
+func TestSharedDefinitionsAreEqual(t *testing.T) {
+	t.Parallel()
+	type definition struct {
+		event string
+		says  any
+	}
+	seen := map[string]definition{}
+	for _, event := range events(t) {
+		defs, _ := raw(t, event)["$defs"].(map[string]any)
+		for name, says := range defs {
+			if other, ok := seen[name]; ok {
+				require.Equal(t, other.says, says, "%s of %s and %s", name, other.event, event)
+			}
+			seen[name] = definition{event, says}
+		}
+	}
+	require.Equal(t, []string{"actor", "backoff", "error", "task"}, slices.Sorted(maps.Keys(seen)))
+}
+
+// The example in each schema follows it, and the ledger takes it.
+func TestTheExamplesAreGood(t *testing.T) {
+	t.Parallel()
+	forEachEvent(t, func(t *testing.T, event string, _ example) {
+		msg := exampleRecord(t, event)
+		require.NoError(t, fits(t, compile(t, event), msg.Value))
+		require.NoError(t, decode(msg, msg.Value))
+	})
+}
+
+// exampleRecord is the example of an event's schema as a record.
+func exampleRecord(t *testing.T, event string) ledger.Message {
+	t.Helper()
+	list, ok := raw(t, event)["examples"].([]any)
+	require.True(t, ok && len(list) == 1, "%s has no example", event)
+	value, err := json.Marshal(list[0])
+	require.NoError(t, err)
+	var keyed struct {
+		ID uuid.UUID `json:"collection_id"`
+	}
+	require.NoError(t, json.Unmarshal(value, &keyed))
+	msg := ledger.Message{Value: value, Headers: examples(t)[event].least.Headers}
+	if keyed.ID != uuid.Nil {
+		msg.Key, msg.Partition = []byte(keyed.ID.String()), ledger.PartitionOf(keyed.ID)
+	}
+	return msg
+}
+
+// Every schema says what it is of, and who writes the event; every member says
+// what it means, with its unit, and how many bytes a text may have, which is
+// what the ledger counts and JSON Schema cannot.
+func TestEveryMemberIsDescribed(t *testing.T) {
+	t.Parallel()
+	forEachEvent(t, func(t *testing.T, event string, _ example) {
+		doc := raw(t, event)
+		require.Equal(t, "keten.v1."+event, doc["title"])
+		require.Equal(t, "https://github.com/keten-ledger/keten/schemas/"+file(event), doc["$id"])
+		require.Equal(t, "https://json-schema.org/draft/2020-12/schema", doc["$schema"])
+		require.Regexp(t, `\. Written by `, doc["description"])
+		requireDescribed(t, "", doc)
+		for name, def := range object(doc["$defs"]) {
+			require.Regexp(t, `\.$`, object(def)["description"])
+			requireDescribed(t, "/"+name, object(def))
+		}
+	})
+}
+
+func object(v any) map[string]any {
+	m, _ := v.(map[string]any)
+	return m
+}
+
+func requireDescribed(t *testing.T, path string, schema map[string]any) {
+	t.Helper()
+	require.Equal(t, false, schema["additionalProperties"], path)
+	for name, v := range object(schema["properties"]) {
+		member, at := object(v), path+"/"+name
+		if member["$ref"] != nil {
+			continue // described where it is defined
+		}
+		says, _ := member["description"].(string)
+		require.Regexp(t, `^[A-Z].*\.$`, says, at)
+		switch {
+		case member["type"] == "integer":
+			require.Contains(t, member, "minimum", at)
+			require.Contains(t, member, "maximum", at)
+		case member["type"] == "string" && member["maxLength"] != nil && name != "request_hash":
+			require.Equal(t, bytesWords(member), regexp.MustCompile(`[^.]+\.$`).FindString(" "+says), at)
+		case member["type"] == "array":
+			require.Contains(t, member, "items", at)
+		}
+		if strings.HasSuffix(name, "_ms") {
+			require.Contains(t, says, "in milliseconds", at)
+		}
+	}
+}
+
+// bytesWords is the sentence that closes the description of a text.
+func bytesWords(member map[string]any) string {
+	most := grouped(fmt.Sprint(member["maxLength"]))
+	if least := member["minLength"]; least != nil {
+		return fmt.Sprintf(" %v to %s bytes.", least, most)
+	}
+	return fmt.Sprintf(" At most %s bytes.", most)
+}
+
+// grouped puts commas between thousands.
+func grouped(digits string) string {
+	for i := len(digits) - 3; i > 0 && digits[i-1] != '-'; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
 }
