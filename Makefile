@@ -22,8 +22,8 @@ test: ## run all Go tests, also those on Apache Kafka and PostgreSQL (ARGS="-run
 	go run ./internal/teststack -- go test -race -timeout 20m $(or $(ARGS),./...)
 
 .PHONY: test-clients
-test-clients: ## read the ledger with a consumer that is not ours (Python)
-	@scripts/need python3
+test-clients: ## read the ledger with consumers that are not ours (Python), check its AsyncAPI description (Node.js)
+	@scripts/need python3 node npm openssl
 	go run ./internal/teststack -- tests/clients/run
 
 .PHONY: lint

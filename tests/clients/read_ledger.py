@@ -33,6 +33,9 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PARTITIONS = 3
 DEADLINE_S = 90  # for everything that is waited for
+# What five certificates take at least: five tasks each, started and ended, a
+# creation for each, and a retry with one more attempt.
+DEMO_EVENTS = 5 * (1 + 2 * 5) + 3
 
 # The second task fails until the file that its argument names is there.
 CATALOG = """
@@ -59,6 +62,7 @@ def main() -> None:
             (folder / "mended").unlink(missing_ok=True)
             read = stack(program, catalog, folder)
             print(f"{stack.__name__}: {sum(read.values())} records read and found right: {dict(sorted(read.items()))}")
+        demo(program)
 
 
 def on_kafka(program: pathlib.Path, catalog: pathlib.Path, folder: pathlib.Path) -> Counter[str]:
@@ -84,11 +88,23 @@ def embedded(program: pathlib.Path, catalog: pathlib.Path, folder: pathlib.Path)
         return check_ledger(brokers, "keten.ledger", collection)
 
 
+def demo(program: pathlib.Path) -> None:
+    """What make demo tells, read by a program that anybody could have written."""
+    with Process([program, "demo"], cwd=ROOT) as process:
+        brokers = process.wait_for(r"Broker .* (127\.0\.0\.1:\d+),")
+        process.wait_for(r"(The API stays up)")
+        reader = [sys.executable, ROOT / "tests" / "clients" / "valid_events.py", brokers, "keten.ledger"]
+        read = subprocess.run(reader, check=True, text=True, stdout=subprocess.PIPE).stdout
+    found = re.fullmatch(r"(\d+) events of keten\.ledger are valid\n", read)
+    assert found and int(found[1]) >= DEMO_EVENTS, read
+    print(f"demo: {read}", end="")
+
+
 class Process:
     """A child whose output is searched line by line, and which ends with us."""
 
-    def __init__(self, command: list[Any]) -> None:
-        self._child = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    def __init__(self, command: list[Any], cwd: pathlib.Path | None = None) -> None:
+        self._child = subprocess.Popen(command, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self._lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
 
