@@ -50,7 +50,7 @@ func onlyTheLedgerRefuses() []difference {
 }
 
 // onlyTheSchemasRefuse is what no writer writes and the decoder takes all the
-// same. Most of it the fold refuses for another reason.
+// same.
 func onlyTheSchemasRefuse() []difference {
 	return []difference{
 		differ("a missing member is read as 0 or as empty", `.*`,
