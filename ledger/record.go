@@ -170,13 +170,13 @@ func decodeAny(r Record, name string) (Event, error) {
 	if err != nil {
 		return nil, decodeError(err)
 	}
-	if err := checkPresent(e); err != nil {
-		return nil, err
-	}
 	if err := checkKey(r.Key, e); err != nil {
 		return nil, err
 	}
 	if err := checkEvent(r.Partition, e, len(r.Value)); err != nil {
+		return nil, err
+	}
+	if err := checkPresent(e); err != nil {
 		return nil, err
 	}
 	return e, nil

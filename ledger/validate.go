@@ -16,8 +16,10 @@ func checkEvent(partition int32, e Event, size int) error {
 	if size > MaxEventBytes {
 		return invalid("", "is %d bytes long, at most %d are allowed", size, MaxEventBytes)
 	}
-	if id := e.collection(); id != uuid.Nil {
-		if err := checkCollectionID(partition, id); err != nil {
+	switch e.(type) {
+	case LedgerOpened, RulesActivated, PartitionClaimed, PartitionReleased: // of the whole partition
+	default:
+		if err := checkCollectionID(partition, e.collection()); err != nil {
 			return err
 		}
 	}

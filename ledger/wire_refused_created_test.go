@@ -46,6 +46,7 @@ func withDefinitions(all map[string]wireEdit, c uuid.UUID) map[string]wireEdit {
 		"task_attempts_before": swap(`"timeout_ms":3600000}`, `"timeout_ms":3600000,"attempts":1}`), "finally_attempts_before": swap(`"timeout_ms":3600000}]}`, `"timeout_ms":3600000,"attempts":1}]}`),
 		"task_fail_with_attempts": swap(`"on_interrupt":"fail","max_attempts":1`, `"on_interrupt":"fail","max_attempts":2`),
 		"task_timeout_0":          swap(`"timeout_ms":3600000`, `"timeout_ms":0`), "task_timeout_too_long": swap(`"timeout_ms":3600000`, `"timeout_ms":86400001`),
+		"as_of_missing": swap(`"as_of":9223372036854775807,`, ``), "as_of_negative": swap(`"as_of":9223372036854775807`, `"as_of":-1`), "task_index_missing": swap(`"index":0,`, ``), "task_args_missing": swap(`"args":{},`, ``),
 		"backoff_missing": swap(`"backoff":{"initial_ms":1000,"multiplier":2,"max_ms":300000},`, ``), "backoff_initial_negative": swap(`"initial_ms":1000`, `"initial_ms":-1`),
 		"backoff_initial_too_long": swap(`"initial_ms":1000`, `"initial_ms":86400001`), "backoff_multiplier_0": swap(`"multiplier":2`, `"multiplier":0`), "backoff_multiplier_too_large": swap(`"multiplier":2`, `"multiplier":101`),
 		"backoff_max_below_initial": swap(`"max_ms":300000`, `"max_ms":999`), "backoff_max_too_long": swap(`"max_ms":300000`, `"max_ms":86400001`),

@@ -112,7 +112,7 @@ func startedEdits() map[string]wireEdit {
 		"member_twice": swap(`"run":2`, `"run":2,"run":2`), "member_unknown": swap(`"run":2`, `"run":2,"extra":1`), "member_in_capitals": swap(`"run"`, `"Run"`),
 		"member_null": swap(`"run":2`, `"run":null`), "text_null": swap(`"worker":"w"`, `"worker":null`), "id_null": swap(`"`+c+`"`, `null`),
 		"number_as_text": swap(`"run":2`, `"run":"2"`), "number_fraction": swap(`"run":2`, `"run":2.5`), "number_with_point": swap(`"run":2`, `"run":2.0`),
-		"number_with_exponent": swap(`"run":2`, `"run":2e0`), "number_with_zero": swap(`"run":2`, `"run":02`), "number_too_large": swap(`"claim":9223372036854775807`, `"claim":9223372036854775808`),
+		"number_with_exponent": swap(`"run":2`, `"run":2e0`), "number_with_zero": swap(`"run":2`, `"run":02`), "number_missing": swap(`"claim":9223372036854775807,`, ``), "number_too_large": swap(`"claim":9223372036854775807`, `"claim":9223372036854775808`),
 		"text_as_number": swap(`"worker":"w"`, `"worker":1`), "text_not_utf8": swap(`"worker":"w"`, "\"worker\":\"w\xff\""), "text_with_nul": swap(`"worker":"w"`, `"worker":"w\u0000"`),
 		"text_with_lone_surrogate": swap(`"worker":"w"`, `"worker":"\ud800"`), "text_with_raw_newline": swap(`"worker":"w"`, "\"worker\":\"\n\""), "text_with_odd_escape": swap(`"worker":"w"`, `"worker":"\x"`),
 		"id_in_capitals": swap(c, strings.ToUpper(c)), "id_in_braces": swap(c, "{"+c+"}"), "id_as_urn": swap(c, "urn:uuid:"+c), "id_without_dashes": swap(c, strings.ReplaceAll(c, "-", "")),
@@ -214,7 +214,7 @@ func openedEdits() map[string]wireEdit {
 
 func claimedEdits() map[string]wireEdit {
 	return map[string]wireEdit{
-		"with_key": underKey(wireCollection().String()), "prev_too_small": swap(`"prev":12`, `"prev":-2`),
+		"with_key": underKey(wireCollection().String()), "prev_too_small": swap(`"prev":12`, `"prev":-2`), "prev_missing": swap(`"prev":12,`, ``),
 		"queue_empty": swap(`"queue":"gpu"`, `"queue":""`), "queue_too_long": swap(`"queue":"gpu"`, `"queue":"`+overlong(ledger.MaxKeyBytes)+`"`), "worker_empty": swap(`"worker":"default-1"`, `"worker":""`),
 	}
 }
@@ -222,6 +222,7 @@ func claimedEdits() map[string]wireEdit {
 func releasedEdits() map[string]wireEdit {
 	return map[string]wireEdit{
 		"claim_negative": swap(`"claim":12`, `"claim":-1`), "running_null": swap(`"running":[3,9223372036854775807]`, `"running":null`),
+		"running_missing": swap(`"running":[3,9223372036854775807],`, ``), "running_negative": swap(`"running":[3,`, `"running":[-1,`), "claim_missing": swap(`"claim":12,`, ``),
 		"running_of_texts": swap(`"running":[3,`, `"running":["3",`), "grace_negative": swap(`"grace_ms":30000`, `"grace_ms":-1`), "grace_too_long": swap(`"grace_ms":30000`, `"grace_ms":86400001`),
 	}
 }
@@ -251,6 +252,7 @@ func retryEdits() map[string]wireEdit {
 		"task_count_0": swap(`"task_count":2`, `"task_count":0`), "task_count_too_large": swap(`"task_count":2`, `"task_count":201`),
 		"task_count_below_tasks": swap(`"task_count":2,"tasks":[{`, `"task_count":1,"tasks":[{},{`), "tasks_not_up_to_the_end": swap(`"task_count":2`, `"task_count":3`),
 		"tasks_empty": cut(`"tasks":[`, `,"amended"`, `"tasks":[]`), "attempts_negative": swap(`"attempts":3`, `"attempts":-1`), "attempts_too_many": swap(`"attempts":3`, `"attempts":2147482638`),
+		"amended_twice": swap(`"amended":["`+task, `"amended":["`+task+`","`+task), "as_of_negative": swap(`"as_of":4`, `"as_of":-1`),
 		"amended_elsewhere": swap(`"amended":["`+task, `"amended":["`+ledger.TaskID(wireCollection(), ledger.KindTask, 0).String()), "ordering_key_too_long": swap(`"ordering_key":"o"`, `"ordering_key":"`+overlong(ledger.MaxKeyBytes)+`"`),
 	}, "input", `"input":[1]`)
 }
