@@ -5,7 +5,7 @@
 //
 // The schemas of events are written by hand and only grow: what they say of a
 // version stays true. Each stands alone. Ledger and schemas refuse the same; the
-// little that only one of the two refuses is listed in agree_test.go, such as
+// little that only the ledger can refuse is listed in agree_test.go, such as
 // limits in bytes: maxLength counts characters.
 //
 // asyncapi.yaml and docs/reference/events.md are generated from the schemas,
