@@ -20,6 +20,14 @@ demo: ## run the certificates example on an own broker and PostgreSQL (ARGS=--ex
 test: ## run all Go tests, also those on Apache Kafka and PostgreSQL (ARGS="-run Name ./ledger")
 	@scripts/need cc
 	go run ./internal/teststack -- go test -race -timeout 20m $(or $(ARGS),./...)
+	$(if $(ARGS),,go test ./internal/simtest -run Simulation -args -seeds=10000)
+
+# Histories that make simulate runs.
+SEEDS ?= 100000
+
+.PHONY: simulate
+simulate: ## run SEEDS=100000 simulated histories, each a partition's whole life
+	go test ./internal/simtest -run Simulation -timeout 0 -v -args -seeds=$(SEEDS)
 
 .PHONY: test-clients
 test-clients: ## read the ledger with consumers that are not ours (Python), check its AsyncAPI description (Node.js)

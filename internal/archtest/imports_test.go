@@ -98,6 +98,7 @@ func table() map[string]row {
 		"internal/eventlogtest":   {wide: true, testing: true},
 		"internal/kafkatest":      {wide: true, testing: true},
 		"internal/pgtest":         {wide: true, testing: true},
+		"internal/simtest":        {ours: []string{"ledger"}, foreign: []string{uuids}, testing: true},
 		"internal/teststack":      {wide: true, testing: true},
 	}
 }

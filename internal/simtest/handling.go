@@ -1,0 +1,183 @@
+package simtest
+
+import (
+	"encoding/json"
+
+	"github.com/keten-ledger/keten/ledger"
+)
+
+// finishHandler lets a handler of some process return.
+func (w *world) finishHandler() {
+	var running []*process
+	for _, h := range w.hosts {
+		if p := h.process; p != nil && p.running() && p.runningHandler() != nil {
+			running = append(running, p)
+		}
+	}
+	if len(running) > 0 {
+		p := oneOf(w.dice, running)
+		p.returns(p.runningHandler())
+	}
+}
+
+func (p *process) runningHandler() *holding {
+	var list []*holding
+	for _, h := range p.held {
+		if h.running {
+			list = append(list, h)
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	return oneOf(p.w.dice, list)
+}
+
+// Ways in which a handler may return.
+const (
+	returnsResult = iota
+	returnsRetryable
+	returnsPermanent
+	returnsPanic
+	returnsPending
+	returnsInvalid
+	returnsNever // it vanishes, its slot with it
+	returns
+)
+
+// returns ends a handler and reports what it has to say.
+func (p *process) returns(h *holding) {
+	w := p.w
+	h.running = false
+	how := w.dice.weighted(w.returnWeights[:], w.returnSum)
+	late := w.nowMS > h.startMS+h.attempt.Task.TimeoutMS
+	switch {
+	case h.canceled && w.dice.chance(70):
+		p.fail(h, ledger.CodeCanceled, false)
+	case late && w.dice.chance(70):
+		p.fail(h, ledger.CodeTimeout, true)
+	case how == returnsRetryable:
+		p.fail(h, "unavailable", true)
+	case how == returnsPermanent:
+		p.fail(h, ledger.CodeExit, false)
+	case how == returnsPanic:
+		p.fail(h, ledger.CodePanic, true)
+	case how == returnsPending:
+		p.pend(h)
+	case how == returnsNever:
+		w.saw("fault", "handler vanished")
+		w.note(p.worker, "loses the handler of", h.attempt.ID)
+		p.drop(h)
+	case how == returnsInvalid:
+		p.succeed(h, true)
+	default:
+		p.succeed(h, false)
+	}
+}
+
+func (p *process) succeed(h *holding, broken bool) {
+	a := &h.attempt
+	e := ledger.TaskSucceeded{
+		CollectionID: a.Collection, Tenant: a.Tenant, Run: a.Run, TaskID: a.Task.ID, AttemptID: a.ID, Worker: a.Worker, Result: p.w.payload(),
+	}
+	p.w.note(p.worker, "has a result for", a.ID)
+	if broken {
+		p.reportBroken(h, e)
+		return
+	}
+	p.report(h, e, false)
+	if h.closed {
+		return
+	}
+	p.startAfter(h)
+}
+
+// startAfter appends the next task's start back to back with the outcome: the
+// task costs one awaited round trip.
+func (p *process) startAfter(h *holding) {
+	o := p.owner(h.queue)
+	run := ledger.RunID{Collection: h.attempt.Collection, Run: h.attempt.Run}
+	if o == nil || o.phase != active || p.stopping || !p.fresh() || o.isPending(run) || p.busy() >= slots || h.foreign {
+		return
+	}
+	a, ok := p.reader.fold.StartAfter(run, o.queue, p.worker)
+	if !ok || p.handlerOf(&a) != nil {
+		return
+	}
+	p.w.saw("situation", "next start back to back with the outcome, "+string(a.TaskKind))
+	o.propose(&a)
+}
+
+func (p *process) fail(h *holding, code string, retryable bool) {
+	a := &h.attempt
+	e := ledger.TaskFailed{
+		CollectionID: a.Collection, Tenant: a.Tenant, Run: a.Run, TaskID: a.Task.ID, AttemptID: a.ID, Worker: a.Worker,
+		Error: ledger.TaskError{Code: code, Audience: ledger.AudienceOperator, Retryable: retryable, Message: "attempt " + itoa(int(a.ID))},
+	}
+	if retryable && p.w.dice.chance(20) {
+		e.RetryAfterMS = int64(p.w.dice.between(1, 5000))
+	}
+	p.w.note(p.worker, "fails "+code, a.ID)
+	p.report(h, e, false)
+}
+
+// pend defers the outcome: the outside has its token from now on.
+func (p *process) pend(h *holding) {
+	a := &h.attempt
+	p.w.note(p.worker, "defers", a.ID)
+	p.w.tokens = append(p.w.tokens, &token{
+		tenant: a.Tenant, run: ledger.RunID{Collection: a.Collection, Run: a.Run}, task: a.Task.ID, attemptID: a.ID, worker: a.Worker,
+		sinceMS: p.w.nowMS, unwatched: p.w.dice.chance(25),
+	})
+	p.report(h, ledger.TaskDeferred{
+		CollectionID: a.Collection, Tenant: a.Tenant, Run: a.Run, TaskID: a.Task.ID, AttemptID: a.ID, Worker: a.Worker,
+	}, false)
+}
+
+// report appends an outcome and keeps it until it is read back. Of an attempt
+// that someone else has closed it is sent once.
+func (p *process) report(h *holding, e ledger.Event, bare bool) {
+	m, ok := p.w.mustEncode("executor", e)
+	if !ok {
+		return
+	}
+	if h.closed {
+		p.w.saw("situation", "outcome of a closed attempt sent once")
+		p.conn.append(m, nobody{})
+		p.drop(h)
+		return
+	}
+	p.send(&sent{kind: sentOutcome, message: m, holding: h, bare: bare})
+}
+
+// reportBroken is a binary whose gate lets a result pass that the fold's
+// doesn't.
+func (p *process) reportBroken(h *holding, e ledger.TaskSucceeded) {
+	m, ok := p.w.mustEncode("executor", e)
+	if !ok {
+		return
+	}
+	e.Result = nil
+	m.Value = spoil(m.Value)
+	p.w.invalidOnPurpose[m.EventID] = true
+	if h.closed {
+		p.conn.append(m, nobody{})
+		p.drop(h)
+		return
+	}
+	p.send(&sent{kind: sentOutcome, message: m, holding: h})
+}
+
+// spoil puts U+0000 into the result of an encoded TaskSucceeded.
+func spoil(value []byte) []byte {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(value, &fields); err != nil {
+		return value
+	}
+	fields["result"] = json.RawMessage(`"\u0000"`)
+	spoiled, err := json.Marshal(fields)
+	if err != nil {
+		return value
+	}
+	return spoiled
+}

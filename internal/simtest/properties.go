@@ -1,0 +1,152 @@
+package simtest
+
+import (
+	"slices"
+
+	"github.com/keten-ledger/keten/ledger"
+)
+
+// checkProposal holds what Next proposes at the log's end against the oracle:
+// appended there, it must be accepted. Now and then a copy of the fold says so
+// itself.
+func (w *world) checkProposal(r *reader, a *ledger.Action) {
+	if r.next != len(w.log) {
+		return
+	}
+	e := a.Event()
+	if broken := w.oracle.judge(e, w.end()); broken != (clause{}) {
+		w.violated("NEXT", "at position %d Next proposes %s: %s (%s)", w.end(), w.describe(e), broken.text, broken.invariant)
+		return
+	}
+	if !w.dice.chance(2) {
+		return
+	}
+	m, ok := w.mustEncode("executor", e)
+	if !ok {
+		return
+	}
+	dream := w.restore(snapshot{data: r.fold.Snapshot(), next: r.next})
+	out, err := dream.fold.Apply(ledger.Record{
+		Partition: w.index, Offset: w.end(), LeaderEpoch: w.epoch, TimeMS: w.nowMS, Key: m.Key, Value: m.Value, Headers: m.Headers,
+	})
+	if err != nil || out.Verdict != ledger.Accepted {
+		w.violated("NEXT", "at position %d Next proposes %s, Apply says %s(%s)", w.end(), w.describe(e), out.Verdict, out.Reason)
+	}
+}
+
+func (w *world) sawProposal(a *ledger.Action) {
+	name := "start"
+	switch {
+	case a.Kind == ledger.ActionFail && a.Error.Retryable:
+		name = "fail retryable " + a.Error.Code
+	case a.Kind == ledger.ActionFail:
+		name = "fail " + a.Error.Code
+	case a.AttemptID >= 0:
+		name = "supersede"
+	}
+	w.saw("next", name+" "+string(a.TaskKind))
+}
+
+// touchCheck sees to it that an outcome names every run about which Next says
+// something else than before: who relies on it would overlook the others.
+type touchCheck struct {
+	said [][]ledger.Action // per queue
+}
+
+func (t *touchCheck) ask(w *world) [][]ledger.Action {
+	var all [][]ledger.Action
+	for _, q := range w.queues {
+		c, _ := w.reference.fold.Claim(q)
+		all = append(all, w.reference.fold.Next(q, c.Worker, holdsNothing))
+	}
+	return all
+}
+
+func (t *touchCheck) before(w *world) { t.said = t.ask(w) }
+
+func (t *touchCheck) after(w *world, e *entry) {
+	// A claim or its end concerns the whole queue: an owner looks at all of it.
+	switch e.parsed.Event.(type) {
+	case ledger.PartitionClaimed, ledger.PartitionReleased:
+		if e.saved.verdict == ledger.Accepted {
+			return
+		}
+	}
+	w.saw("property", "touched compared")
+	for i, now := range t.ask(w) {
+		for _, a := range now {
+			if !slices.Contains(t.said[i], a) {
+				t.mustBeTouched(w, e, a.RunID())
+			}
+		}
+		for _, a := range t.said[i] {
+			if !slices.ContainsFunc(now, func(b ledger.Action) bool { return a.RunID() == b.RunID() }) {
+				t.mustBeTouched(w, e, a.RunID())
+			}
+		}
+	}
+}
+
+func (t *touchCheck) mustBeTouched(w *world, e *entry, run ledger.RunID) {
+	if !slices.Contains(e.saved.touched, run) {
+		w.violated("TOUCHED", "offset %d changes the next step of %s run %d and does not name it", e.record.Offset, w.short(run.Collection), run.Run)
+	}
+}
+
+// onlyAccepted folds the accepted records alone: refused and foreign ones must
+// have changed nothing.
+func (w *world) onlyAccepted() {
+	w.saw("property", "accepted records alone")
+	p := ledger.NewPartition(w.index)
+	for _, e := range w.log {
+		if e.saved.verdict != ledger.Accepted {
+			continue
+		}
+		out, err := p.ApplyParsed(&e.parsed)
+		if err != nil {
+			w.violated("NOEFFECT", "without the refused records the fold stops at offset %d: %v", e.record.Offset, err)
+			return
+		}
+		if d := e.saved.difference(&out); d != "" {
+			w.violated("NOEFFECT", "without the refused records offset %d has another outcome: %s", e.record.Offset, d)
+			return
+		}
+	}
+}
+
+// wholeReplay folds the log once more from its first record.
+func (w *world) wholeReplay() {
+	r := reader{fold: ledger.NewPartition(w.index)}
+	for r.next < len(w.log) && w.failure == nil {
+		w.advance(&r)
+	}
+	w.sameState("a replay", &r)
+}
+
+// unknownType is a record of a newer build: it stops every reader, in front of
+// it.
+func (w *world) unknownType() {
+	r := w.restore(snapshot{data: w.reference.fold.Snapshot(), next: w.reference.next})
+	before := r.fold.StateHash()
+	_, err := r.fold.Apply(ledger.Record{
+		Partition: w.index, Offset: w.end(), Value: []byte("{}"),
+		Headers: []ledger.Header{{Key: ledger.HeaderType, Value: []byte("keten.v1.TaskSkipped")}},
+	})
+	if err == nil || r.fold.StateHash() != before {
+		w.violated("G13", "a record of an unknown type does not stop the fold in front of it: %v", err)
+	}
+}
+
+// forgetful lets the window pass: only the claims may be left.
+func (w *world) forgetful() {
+	r := w.restore(snapshot{data: w.reference.fold.Snapshot(), next: w.reference.next})
+	last := ledger.Record{Partition: w.index, Offset: w.end() + w.window, TimeMS: w.nowMS, Value: []byte("tick")}
+	if _, err := r.fold.Apply(last); err != nil {
+		w.violated("TOTAL", "the fold stops at a foreign record: %v", err)
+		return
+	}
+	const perClaim, rest = 200, 600
+	if size := len(r.fold.Snapshot()); size > rest+perClaim*len(w.oracle.claims) {
+		w.violated("BOUND", "with nothing active and the window over, a snapshot is %d bytes long", size)
+	}
+}
