@@ -67,7 +67,7 @@ func (p *process) returns(h *holding) {
 	case how == returnsNever:
 		w.saw("fault", "handler vanished")
 		w.note(p.worker, "loses the handler of", h.attempt.ID)
-		p.drop(h)
+		h.vanished = true
 	case how == returnsInvalid:
 		p.succeed(h, true)
 	default:

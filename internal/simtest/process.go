@@ -219,10 +219,10 @@ func (p *process) shutDown() {
 // finishShutdown ends the process when nothing is left to report, or when its
 // grace is over: handlers are then abandoned.
 func (p *process) finishShutdown() bool {
-	if !p.stopping || (len(p.held)+len(p.sent) > 0 && p.w.nowMS < p.graceTo) {
+	if !p.stopping || (p.toReport()+len(p.sent) > 0 && p.w.nowMS < p.graceTo) {
 		return false
 	}
-	if len(p.held) > 0 {
+	if p.toReport() > 0 {
 		p.w.saw("situation", "shutdown abandons handlers")
 	}
 	p.w.note(p.worker, "exits", int64(len(p.held)))

@@ -38,6 +38,10 @@ func (p *process) noteClosed(out *ledger.Outcome, own *sent) {
 		if h == nil || own != nil && own.holding == h {
 			continue
 		}
+		if h.vanished {
+			p.drop(h)
+			continue
+		}
 		h.closed, h.canceled = true, true
 		if !h.running {
 			continue // its outcome is under way, and will be read back stale

@@ -123,6 +123,9 @@ type holding struct {
 	canceled bool // its context is done
 	closed   bool // by someone else
 	foreign  bool // of a dead process, adopted with its outbox
+	// vanished: the handler is gone and reports nothing. It was started, so a
+	// release must name the attempt; nobody holds it, so Next calls it lost.
+	vanished bool
 }
 
 func (p *process) holding(id int64) *holding {
@@ -137,7 +140,21 @@ func (p *process) holding(id int64) *holding {
 // holds is what Next is told: attempts with a handler, on their way to one, or
 // with an outcome that has not been read back.
 func (p *process) holds(id int64) bool {
-	return p.holding(id) != nil || slices.ContainsFunc(p.toRun, func(s starting) bool { return s.id == id })
+	if h := p.holding(id); h != nil && !h.vanished {
+		return true
+	}
+	return slices.ContainsFunc(p.toRun, func(s starting) bool { return s.id == id })
+}
+
+// toReport counts the attempts whose outcome is still to come.
+func (p *process) toReport() int {
+	n := 0
+	for _, h := range p.held {
+		if !h.vanished {
+			n++
+		}
+	}
+	return n
 }
 
 func (p *process) drop(h *holding) {
