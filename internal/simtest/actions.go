@@ -22,25 +22,33 @@ func (t *actionTable) add(name string, weight int, do func()) {
 func (w *world) rollActions() *actionTable {
 	t := &actionTable{}
 	d := w.dice
+	off := 35
+	if w.deadly {
+		off = 90
+	}
 	sometimes := func(most int) int {
-		if d.chance(35) {
+		if d.chance(off) {
 			return 0
 		}
 		return d.between(1, most)
 	}
-	t.add("deliver", 60, w.deliver)
-	t.add("poll", 70, w.pollSomebody)
-	t.add("handler", 30, w.finishHandler)
+	work := 1
+	if w.deadly {
+		work = 4
+	}
+	t.add("deliver", 60*work, w.deliver)
+	t.add("poll", 70*work, w.pollSomebody)
+	t.add("handler", oneOf(d, []int{6, 15, 30, 40})*work, w.finishHandler)
 	t.add("project", d.between(6, 16), w.projectSome)
 	t.add("api", 14, w.lookAfterCommands)
 	t.add("create", 10, w.newCreate)
 	t.add("retry", d.between(3, 10), w.newRetry)
 	t.add("cancel", sometimes(5), w.newCancel)
 	t.add("report", 6, w.newReport)
-	t.add("rebalance", sometimes(4), w.rebalanceSomewhere)
-	t.add("kill", sometimes(4), w.killSomebody)
+	t.add("rebalance", sometimes(8), w.rebalanceSomewhere)
+	t.add("kill", sometimes(3), w.killSomebody)
 	t.add("start", 4, w.startSomebody)
-	t.add("shutdown", sometimes(4), w.shutDownSomebody)
+	t.add("shutdown", sometimes(3), w.shutDownSomebody)
 	t.add("pause", sometimes(4), w.pauseSomebody)
 	t.add("cut", sometimes(3), w.cutSomebody)
 	t.add("outage", sometimes(2), w.breakBrokers)
@@ -131,7 +139,7 @@ func (w *world) pauseSomebody() {
 	if list := w.alive(); len(list) > 0 {
 		w.saw("fault", "process paused")
 		p := oneOf(w.dice, list)
-		p.pausedTo = w.nowMS + int64(w.dice.between(500, 20_000))
+		p.pausedTo = w.nowMS + w.silence()
 		w.note(p.worker, "is paused until", p.pausedTo-startMS)
 	}
 }
@@ -141,14 +149,23 @@ func (w *world) cutSomebody() {
 	if list := w.alive(); len(list) > 0 {
 		w.saw("fault", "process cut off")
 		p := oneOf(w.dice, list)
-		p.cutTo = w.nowMS + int64(w.dice.between(500, 20_000))
+		p.cutTo = w.nowMS + w.silence()
 		w.note(p.worker, "is cut off until", p.cutTo-startMS)
 	}
 }
 
+// silence is how long something does not answer: half of the time for less than
+// a session.
+func (w *world) silence() int64 {
+	if w.dice.chance(50) {
+		return int64(w.dice.between(100, sessionMS))
+	}
+	return int64(w.dice.between(sessionMS, 4*sessionMS))
+}
+
 func (w *world) breakBrokers() {
 	w.saw("fault", "outage")
-	w.net.outage = w.nowMS + int64(w.dice.between(500, 15_000))
+	w.net.outage = w.nowMS + w.silence()/2
 	w.note("brokers", "are silent until", w.net.outage-startMS)
 }
 

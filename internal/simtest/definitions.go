@@ -90,7 +90,7 @@ func (w *world) newTask(name string, index int) ledger.Task {
 		Backoff:   ledger.Backoff{InitialMS: int64(d.between(0, 2000)), Multiplier: int64(d.between(1, 3)), MaxMS: 20_000},
 		TimeoutMS: oneOf(d, []int64{2_000, 20_000, 300_000}),
 	}
-	if d.chance(30) {
+	if d.chance(30) && !w.deadly {
 		t.OnInterrupt, t.MaxAttempts = ledger.OnInterruptFail, 1
 	}
 	return t

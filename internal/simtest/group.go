@@ -39,14 +39,15 @@ func (g *group) leave(p *process) {
 	}
 }
 
-// rebalance suggests a member, perhaps the same one.
+// rebalance suggests a member; the same one may lose the partition and get it
+// right back.
 func (g *group) rebalance() {
 	if len(g.members) == 0 {
 		g.assignee = nil
 		return
 	}
 	next := oneOf(g.w.dice, g.members).process
-	if next == g.assignee {
+	if next == g.assignee && g.w.dice.chance(50) {
 		return
 	}
 	if g.assignee != nil {

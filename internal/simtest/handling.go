@@ -52,6 +52,13 @@ func (p *process) returns(h *holding) {
 	how := w.dice.weighted(w.returnWeights[:], w.returnSum)
 	late := w.nowMS > h.startMS+h.attempt.Task.TimeoutMS
 	switch {
+	case how == returnsNever:
+		w.saw("fault", "handler vanished")
+		w.note(p.worker, "loses the handler of", h.attempt.ID)
+		h.vanished = true
+		if h.closed {
+			p.drop(h)
+		}
 	case h.canceled && w.dice.chance(70):
 		p.fail(h, ledger.CodeCanceled, false)
 	case late && w.dice.chance(70):
@@ -64,10 +71,6 @@ func (p *process) returns(h *holding) {
 		p.fail(h, ledger.CodePanic, true)
 	case how == returnsPending:
 		p.pend(h)
-	case how == returnsNever:
-		w.saw("fault", "handler vanished")
-		w.note(p.worker, "loses the handler of", h.attempt.ID)
-		h.vanished = true
 	case how == returnsInvalid:
 		p.succeed(h, true)
 	default:

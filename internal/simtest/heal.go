@@ -93,7 +93,7 @@ func (w *world) round() (any bool) {
 		a.act()
 		any = any || len(a.asked) != before
 	}
-	if w.dice.chance(20) {
+	if w.dice.chance(20) && w.oracle.counts.active+w.oracle.counts.pending > 0 {
 		w.newReport()
 	}
 	return any
@@ -125,7 +125,10 @@ func (w *world) stuck() {
 			}
 		}
 	}
-	w.violated("G12", "somebody never comes to rest")
+	for _, p := range w.alive() {
+		w.violated("G12", "%s never comes to rest: at record %d of %d, %d unread records of its own, %d held attempts, %d to start",
+			p.worker, p.reader.next, len(w.log), len(p.sent), len(p.held), len(p.toRun))
+	}
 }
 
 func (w *world) progress(r *runFact) string {

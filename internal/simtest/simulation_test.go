@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,6 +40,9 @@ func TestSimulation(t *testing.T) {
 		require.NoError(t, r.Err, "seed %d", *seed)
 		return
 	}
+	// Worlds are small and many: with the default the collector would run most
+	// of the time.
+	defer debug.SetGCPercent(debug.SetGCPercent(800))
 	start := time.Now()
 	report := simtest.Campaign(*seed, *seeds, runtime.GOMAXPROCS(0), progress(start))
 	took := time.Since(start)

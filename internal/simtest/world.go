@@ -12,6 +12,7 @@ type world struct {
 	seed   uint64
 	dice   dice
 	honest bool // nobody breaks promises
+	deadly bool // tasks take their handler along, again and again
 	trace  trace
 
 	tick   int
@@ -25,6 +26,7 @@ type world struct {
 	queues     []string
 	keys       keyring
 	mostActive int // collections that users keep going at once
+	pace       int // milliseconds that a step takes at most, as a rule
 
 	log       []*entry
 	reference reader // folds each record as it lands
@@ -67,6 +69,7 @@ func newWorld(seed uint64, loud bool) *world {
 	w.honest = !d.chance(30)
 	w.window = int64(oneOf(d, []int{16, 24, 40, 80, 200}))
 	w.mostActive = d.between(2, 6)
+	w.pace = oneOf(d, []int{10, 40, 80, 150})
 	w.outboxes = d.chance(50)
 	w.keys = newKeyring(w.index, w.partitions)
 	w.reference = reader{fold: ledger.NewPartition(w.index)}
@@ -105,8 +108,8 @@ func (w *world) rollFaults() {
 			w.returnWeights[r] = 0
 		}
 	}
-	if d.chance(3) { // tasks that kill their process, again and again
-		w.returnWeights[returnsNever], w.mostActive = 500, 1
+	if w.deadly = d.chance(4); w.deadly {
+		w.returnWeights[returnsNever], w.mostActive = 2000, 1
 	}
 	w.fateSum, w.returnSum = sum(w.fates[:]), sum(w.returnWeights[:])
 }
@@ -128,7 +131,7 @@ func (w *world) buildFleet() {
 	for i, queues := range oneOf(d, fleets) {
 		g := &group{w: w, name: "set" + itoa(i), queues: queues}
 		w.groups = append(w.groups, g)
-		for range d.between(1, 2) {
+		for range oneOf(d, []int{1, 2, 2, 2, 3}) {
 			w.hosts = append(w.hosts, &host{name: "host" + itoa(n), group: g})
 			n++
 		}
@@ -182,15 +185,15 @@ func (w *world) step(actions *actionTable) {
 	}
 }
 
-// passTime moves the clock, mostly a little.
+// passTime moves the clock, mostly a little; how much is part of the run.
 func (w *world) passTime() {
 	switch d := w.dice; {
-	case d.chance(70):
-		w.nowMS += int64(d.between(0, 150))
 	case d.chance(80):
-		w.nowMS += int64(d.between(100, 1500))
+		w.nowMS += int64(d.between(0, w.pace))
+	case d.chance(80):
+		w.nowMS += int64(d.between(0, 10*w.pace))
 	default:
-		w.nowMS += int64(d.between(1000, 7000))
+		w.nowMS += int64(d.between(0, 50*w.pace))
 	}
 }
 
