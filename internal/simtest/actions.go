@@ -85,7 +85,13 @@ func (w *world) pollSomebody() {
 	if w.dice.chance(50) {
 		most = len(w.log)
 	}
-	oneOf(w.dice, list).poll(most)
+	if !w.dice.chance(25) {
+		oneOf(w.dice, list).poll(most)
+		return
+	}
+	for _, p := range list {
+		p.poll(most)
+	}
 }
 
 func (w *world) projectSome() {

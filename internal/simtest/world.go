@@ -131,7 +131,11 @@ func (w *world) buildFleet() {
 	for i, queues := range oneOf(d, fleets) {
 		g := &group{w: w, name: "set" + itoa(i), queues: queues}
 		w.groups = append(w.groups, g)
-		for range oneOf(d, []int{1, 2, 2, 2, 3}) {
+		size := oneOf(d, []int{1, 2, 2, 2, 3})
+		if w.deadly {
+			size = 1
+		}
+		for range size {
 			w.hosts = append(w.hosts, &host{name: "host" + itoa(n), group: g})
 			n++
 		}
@@ -163,6 +167,9 @@ func (w *world) run() {
 		w.startProcess(h)
 	}
 	steps := w.dice.between(200, 420)
+	if w.deadly {
+		steps = 400
+	}
 	actions := w.rollActions()
 	for w.tick = 1; w.tick <= steps && w.failure == nil; w.tick++ {
 		w.step(actions)
