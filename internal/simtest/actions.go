@@ -24,7 +24,7 @@ func (w *world) rollActions() *actionTable {
 	d := w.dice
 	off := 35
 	if w.deadly {
-		off = 90
+		off = 70
 	}
 	sometimes := func(most int) int {
 		if d.chance(off) {

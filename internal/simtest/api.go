@@ -116,7 +116,7 @@ func (a *writer) create(r request, c *command) {
 // in which it was not found.
 func (a *writer) createKeyed(r request, c *command) {
 	w := a.w
-	id := ledger.KeyedCollectionID(tenant, r.ordering, r.key, w.index)
+	id := ledger.KeyedCollectionID(r.tenant, r.ordering, r.key, w.index)
 	if row := a.sees.rows[id]; row != nil {
 		if row.hash == r.hash {
 			w.saw("api", "keyed create answered from the row")

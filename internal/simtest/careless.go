@@ -48,17 +48,32 @@ func (w *world) anyLife() *life {
 	return oneOf(w.dice, w.oracle.order)
 }
 
+// forgotten is a collection of which the fold remembers nothing any more, or is
+// about to: the edge of the window.
+func (w *world) forgotten() *life {
+	for _, l := range w.oracle.order {
+		age := w.end() - w.window - l.lastEnd
+		if l.lastEnd >= 0 && l.active == nil && l.id.Version() == 7 && age >= -2 && age <= 2 {
+			return l
+		}
+	}
+	return nil
+}
+
 func (w *world) carelessCreate() ledger.Event {
 	r := w.newRequest()
 	id := ledger.NewCollectionID(w.index, w.wall(), w.dice.bytes8())
 	l := w.anyLife()
 	switch {
+	case w.dice.chance(40) && w.forgotten() != nil:
+		id = w.forgotten().id
+		return r.created(id, w.end())
 	case l != nil && l.id.Version() == 7 && w.dice.chance(60):
 		id = l.id
 	case w.dice.chance(30):
 		r.key = oneOf(w.dice, w.keys.keys)
 		r.ordering = ""
-		id = ledger.KeyedCollectionID(tenant, "", r.key, w.index)
+		id = ledger.KeyedCollectionID(r.tenant, "", r.key, w.index)
 	case w.dice.chance(10):
 		r.ordering = "a lane of some partition " + itoa(w.dice.between(0, 9))
 	}
@@ -69,13 +84,17 @@ func (w *world) carelessCreate() ledger.Event {
 // tasks.
 func (w *world) carelessRetry() ledger.Event {
 	id, run, l := ledger.NewCollectionID(w.index, w.wall(), w.dice.bytes8()), 2, w.anyLife()
+	asOf := w.carelessAsOf()
 	if l != nil && w.dice.chance(95) {
 		id, run = l.id, max(2, l.runs[len(l.runs)-1].id.Run+w.dice.between(-1, 2))
+		if l.lastEnd >= 0 && w.dice.chance(30) { // the edge of what is a change
+			asOf = l.lastEnd + int64(w.dice.between(0, 1))
+		}
 	}
 	s := w.newShape()
 	first := w.dice.between(0, len(s.tasks)-1)
 	e := ledger.RetryRequested{
-		CollectionID: id, Tenant: tenant, Run: run, AsOf: w.carelessAsOf(), Name: s.name, RequestHash: zeroHash(),
+		CollectionID: id, Tenant: w.carelessTenant(l), Run: run, AsOf: asOf, Name: s.name, RequestHash: zeroHash(),
 		TaskCount: len(s.tasks), Tasks: withIDs(s.tasks, id, ledger.KindTask)[first:], Finally: withIDs(s.finally, id, ledger.KindFinally),
 	}
 	if w.dice.chance(40) {
@@ -96,14 +115,15 @@ func (w *world) carelessCancel() ledger.Event {
 		return nil
 	}
 	run := max(1, l.runs[len(l.runs)-1].id.Run+w.dice.between(-1, 1))
-	return ledger.CancelRequested{CollectionID: l.id, Tenant: w.carelessTenant(), Run: run, RequestHash: zeroHash()}
+	return ledger.CancelRequested{CollectionID: l.id, Tenant: w.carelessTenant(l), Run: run, RequestHash: zeroHash()}
 }
 
-func (w *world) carelessTenant() string {
-	if w.dice.chance(10) {
-		return "another tenant"
+// carelessTenant is mostly the collection's own.
+func (w *world) carelessTenant(l *life) string {
+	if l == nil || w.dice.chance(7) {
+		return oneOf(w.dice, tenants())
 	}
-	return tenant
+	return l.runs[len(l.runs)-1].tenant
 }
 
 // carelessWorker is a live worker's name or a made up one.
@@ -170,7 +190,7 @@ func (w *world) carelessStart() ledger.Event {
 		t = oneOf(w.dice, r.chain)
 	}
 	e := ledger.TaskStarted{
-		CollectionID: l.id, Tenant: tenant, Run: r.id.Run, TaskID: t.def.ID, Attempt: t.def.Attempts + t.starts + 1,
+		CollectionID: l.id, Tenant: r.tenant, Run: r.id.Run, TaskID: t.def.ID, Attempt: t.def.Attempts + t.starts + 1,
 		Claim: 1, Worker: "nobody/0",
 	}
 	if c := w.oracle.claims[t.def.Queue]; c != nil {
@@ -188,7 +208,7 @@ func (w *world) carelessStart() ledger.Event {
 	case 4:
 		e.TaskID = ledger.TaskID(l.id, oneOf(w.dice, []ledger.Kind{ledger.KindTask, ledger.KindFinally}), w.dice.between(0, 3))
 	case 5:
-		e.Tenant = w.carelessTenant()
+		e.Tenant = w.carelessTenant(l)
 	case 6:
 		e.CollectionID = w.anyLife().id
 	default:
@@ -237,6 +257,10 @@ func (w *world) anyAttempt() *attemptFact {
 }
 
 func (w *world) carelessOutcomeOf(a *attemptFact, id uuid.UUID, run int, task uuid.UUID, attempt int64, worker string) ledger.Event {
+	tenant := a.task.run.tenant
+	if w.dice.chance(7) {
+		tenant = oneOf(w.dice, tenants())
+	}
 	switch w.dice.between(0, 4) {
 	case 0:
 		return ledger.TaskDeferred{CollectionID: id, Tenant: tenant, Run: run, TaskID: task, AttemptID: attempt, Worker: worker}

@@ -14,19 +14,27 @@ import (
 // maxTasks bounds both lists of a collection.
 const maxTasks = 4
 
-// keyring is the keys that route to the world's partition.
+// keyring is the keys that route to the world's partition, for every tenant: two
+// tenants with the same keys must not get into each other's way.
 type keyring struct {
 	lanes []string // ordering keys
 	keys  []string // idempotency keys for collections without an ordering key
 }
 
-const tenant = "tenant"
+func tenants() []string { return []string{"tenant", "other tenant"} }
 
 func newKeyring(index, partitions int32) keyring {
+	fits := func(key string) bool {
+		for _, t := range tenants() {
+			if p, ok := ledger.PartitionFor(t, key, "", partitions); !ok || p != index {
+				return false
+			}
+		}
+		return true
+	}
 	find := func(prefix string, n int) (list []string) {
 		for i := 0; len(list) < n; i++ {
-			key := prefix + itoa(i)
-			if p, ok := ledger.PartitionFor(tenant, key, "", partitions); ok && p == index {
+			if key := prefix + itoa(i); fits(key) {
 				list = append(list, key)
 			}
 		}
@@ -37,6 +45,7 @@ func newKeyring(index, partitions int32) keyring {
 
 // A request is what a user asks for: the same request may come twice.
 type request struct {
+	tenant   string
 	ordering string
 	key      string // idempotency key, "" for none
 	hash     string
@@ -51,7 +60,10 @@ type shape struct {
 }
 
 func (w *world) newRequest() request {
-	r := request{shape: w.newShape()}
+	r := request{tenant: tenants()[0], shape: w.newShape()}
+	if w.dice.chance(30) {
+		r.tenant = tenants()[1]
+	}
 	if w.dice.chance(45) {
 		r.ordering = oneOf(w.dice, w.keys.lanes)
 	}
@@ -109,7 +121,7 @@ func withIDs(list []ledger.Task, id uuid.UUID, kind ledger.Kind) []ledger.Task {
 // created is the event that creates the collection a request asks for.
 func (r *request) created(id uuid.UUID, asOf int64) ledger.CollectionCreated {
 	return ledger.CollectionCreated{
-		CollectionID: id, Tenant: tenant, Name: r.shape.name, OrderingKey: r.ordering, IdempotencyKey: r.key,
+		CollectionID: id, Tenant: r.tenant, Name: r.shape.name, OrderingKey: r.ordering, IdempotencyKey: r.key,
 		RequestHash: r.hash, AsOf: asOf, Tasks: withIDs(r.shape.tasks, id, ledger.KindTask),
 		Finally: withIDs(r.shape.finally, id, ledger.KindFinally),
 	}

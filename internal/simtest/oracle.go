@@ -88,6 +88,11 @@ type taskFact struct {
 	result   json.RawMessage
 	open     *attemptFact
 	handlers int // handlers started, in this run
+	// waits: its last attempt has failed and the next one comes by itself, so
+	// long after a time.
+	waits        bool
+	failedMS     int64
+	retryAfterMS int64
 }
 
 type attemptFact struct {
@@ -97,6 +102,9 @@ type attemptFact struct {
 	claim    int64
 	worker   string
 	deferred int64 // offset of its accepted TaskDeferred, -1 for none
+	deferMS  int64 // and its record time
+	draining bool  // its worker gave the claim back and named it
+	graceMS  int64
 	closed   int64 // -1 while open
 	status   ledger.Status
 	handlers int // handlers started for it
@@ -173,7 +181,7 @@ func (o *oracle) judge(e ledger.Event, offset int64) clause {
 	case ledger.TaskStarted:
 		return o.judgeStarted(e)
 	case ledger.TaskSucceeded:
-		return o.judgeOutcome(e.CollectionID, e.Run, e.TaskID, e.AttemptID, e.Worker)
+		return o.judgeOutcome(ledger.RunID{Collection: e.CollectionID, Run: e.Run}, e.Tenant, e.TaskID, e.AttemptID, e.Worker)
 	case ledger.TaskFailed:
 		return o.judgeFailed(e)
 	case ledger.TaskDeferred:

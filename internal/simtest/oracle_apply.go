@@ -64,7 +64,7 @@ func (d *draft) apply(e ledger.Event) {
 	case ledger.TaskFailed:
 		d.fail(o.attempts[e.AttemptID], e)
 	case ledger.TaskDeferred:
-		o.attempts[e.AttemptID].deferred = d.offset
+		o.attempts[e.AttemptID].deferred, o.attempts[e.AttemptID].deferMS = d.offset, d.timeMS
 	default:
 	}
 }
@@ -126,6 +126,7 @@ func (d *draft) start(e ledger.TaskStarted) {
 		d.close(t.open, ledger.StatusSuperseded)
 	}
 	t.starts++
+	t.waits = false
 	a := &attemptFact{id: d.offset, task: t, number: e.Attempt, claim: e.Claim, worker: e.Worker, deferred: -1, closed: -1}
 	t.open = a
 	o.attempts[a.id] = a
@@ -179,6 +180,7 @@ func (d *draft) fail(a *attemptFact, e ledger.TaskFailed) {
 	t.failures++
 	again := e.Error.Retryable && (e.Error.Code != ledger.CodeTimeout || !onlyOnce)
 	if again && t.failures < t.def.MaxAttempts {
+		t.waits, t.failedMS, t.retryAfterMS = true, d.timeMS, e.RetryAfterMS
 		return
 	}
 	t.gaveUp = t.kind == ledger.KindFinally
@@ -211,6 +213,7 @@ func (d *draft) release(e ledger.PartitionReleased) {
 		}
 		if slices.Contains(e.Running, a.id) {
 			o.w.saw("release", "leaves an attempt draining")
+			a.draining, a.graceMS = true, e.GraceMS
 			continue
 		}
 		if a.claim != e.Claim {

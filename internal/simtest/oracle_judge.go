@@ -132,8 +132,8 @@ func (o *oracle) judgeStarted(e ledger.TaskStarted) clause {
 }
 
 // judgeOutcome is what speaks against an outcome that a worker reports itself.
-func (o *oracle) judgeOutcome(collection uuid.UUID, run int, task uuid.UUID, attempt int64, worker string) clause {
-	if c := o.judgeClose(collection, run, task, attempt); c != (clause{}) {
+func (o *oracle) judgeOutcome(run ledger.RunID, tenant string, task uuid.UUID, attempt int64, worker string) clause {
+	if c := o.judgeClose(run, tenant, task, attempt); c != (clause{}) {
 		return c
 	}
 	if o.attempts[attempt].worker != worker {
@@ -142,24 +142,26 @@ func (o *oracle) judgeOutcome(collection uuid.UUID, run int, task uuid.UUID, att
 	return clause{}
 }
 
-func (o *oracle) judgeClose(collection uuid.UUID, run int, task uuid.UUID, attempt int64) clause {
+func (o *oracle) judgeClose(run ledger.RunID, tenant string, task uuid.UUID, attempt int64) clause {
 	a := o.attempts[attempt]
 	switch {
 	case a == nil:
 		return clause{"G3", "the attempt was never opened"}
 	case a.closed >= 0:
 		return clause{"G3", "the attempt is closed already"}
-	case a.task.run.id != (ledger.RunID{Collection: collection, Run: run}), a.task.def.ID != task:
+	case a.task.run.id != run, a.task.def.ID != task:
 		return clause{"G3", "the attempt is of another task or run"}
+	case a.task.run.tenant != tenant:
+		return clause{"TENANT", "the collection is another tenant's"}
 	}
 	return clause{}
 }
 
 func (o *oracle) judgeFailed(e ledger.TaskFailed) clause {
 	if e.ByClaim == nil {
-		return o.judgeOutcome(e.CollectionID, e.Run, e.TaskID, e.AttemptID, e.Worker)
+		return o.judgeOutcome(ledger.RunID{Collection: e.CollectionID, Run: e.Run}, e.Tenant, e.TaskID, e.AttemptID, e.Worker)
 	}
-	if c := o.judgeClose(e.CollectionID, e.Run, e.TaskID, e.AttemptID); c != (clause{}) {
+	if c := o.judgeClose(ledger.RunID{Collection: e.CollectionID, Run: e.Run}, e.Tenant, e.TaskID, e.AttemptID); c != (clause{}) {
 		return c
 	}
 	a := o.attempts[e.AttemptID]
@@ -175,7 +177,7 @@ func (o *oracle) judgeFailed(e ledger.TaskFailed) clause {
 func isLost(code string) bool { return code == ledger.CodeLost || code == ledger.CodeInterrupted }
 
 func (o *oracle) judgeDeferred(e ledger.TaskDeferred) clause {
-	if c := o.judgeOutcome(e.CollectionID, e.Run, e.TaskID, e.AttemptID, e.Worker); c != (clause{}) {
+	if c := o.judgeOutcome(ledger.RunID{Collection: e.CollectionID, Run: e.Run}, e.Tenant, e.TaskID, e.AttemptID, e.Worker); c != (clause{}) {
 		return c
 	}
 	if o.attempts[e.AttemptID].deferred >= 0 {

@@ -6,47 +6,6 @@ import (
 	"github.com/keten-ledger/keten/ledger"
 )
 
-// checkProposal holds what Next proposes at the log's end against the oracle:
-// appended there, it must be accepted. Now and then a copy of the fold says so
-// itself.
-func (w *world) checkProposal(r *reader, a *ledger.Action) {
-	if r.next != len(w.log) {
-		return
-	}
-	e := a.Event()
-	if broken := w.oracle.judge(e, w.end()); broken != (clause{}) {
-		w.violated("NEXT", "at position %d Next proposes %s: %s (%s)", w.end(), w.describe(e), broken.text, broken.invariant)
-		return
-	}
-	if !w.dice.chance(2) {
-		return
-	}
-	m, ok := w.mustEncode("executor", e)
-	if !ok {
-		return
-	}
-	dream := w.restore(snapshot{data: r.fold.Snapshot(), next: r.next})
-	out, err := dream.fold.Apply(ledger.Record{
-		Partition: w.index, Offset: w.end(), LeaderEpoch: w.epoch, TimeMS: w.nowMS, Key: m.Key, Value: m.Value, Headers: m.Headers,
-	})
-	if err != nil || out.Verdict != ledger.Accepted {
-		w.violated("NEXT", "at position %d Next proposes %s, Apply says %s(%s)", w.end(), w.describe(e), out.Verdict, out.Reason)
-	}
-}
-
-func (w *world) sawProposal(a *ledger.Action) {
-	name := "start"
-	switch {
-	case a.Kind == ledger.ActionFail && a.Error.Retryable:
-		name = "fail retryable " + a.Error.Code
-	case a.Kind == ledger.ActionFail:
-		name = "fail " + a.Error.Code
-	case a.AttemptID >= 0:
-		name = "supersede"
-	}
-	w.saw("next", name+" "+string(a.TaskKind))
-}
-
 // touchCheck sees to it that an outcome names every run about which Next says
 // something else than before: who relies on it would overlook the others.
 type touchCheck struct {
