@@ -29,7 +29,7 @@ type command struct {
 	tries   int            // appends so far
 	decided int            // decisions so far
 	waiting bool           // an append is under way
-	failed  bool           // the last append ended with an error
+	unknown bool           // the last append ended with an error
 }
 
 const (
@@ -41,19 +41,19 @@ func (w *world) newWriter(name string, p *projection) *writer {
 	return &writer{w: w, name: name, conn: w.connect(name), sees: p}
 }
 
-func (c *command) answered(offset int64, ok bool) {
-	c.waiting, c.failed = false, !ok
-	if ok {
-		c.by.ends = max(c.by.ends, offset+1)
-	}
+func (c *command) landed(offset int64) {
+	c.waiting, c.unknown = false, false
+	c.by.ends = max(c.by.ends, offset+1)
 }
+
+func (c *command) failed() { c.waiting, c.unknown = false, true }
 
 func (a *writer) send(c *command, e ledger.Event) {
 	m, ok := a.w.mustEncode("api", e)
 	if !ok {
 		return
 	}
-	c.by, c.message, c.tries, c.failed = a, m, 1, false
+	c.by, c.message, c.tries, c.unknown = a, m, 1, false
 	c.decided++
 	c.waiting = true
 	a.conn.append(m, c)
@@ -81,13 +81,13 @@ func (a *writer) follow(c *command) bool {
 	if c.waiting {
 		return true
 	}
-	if c.failed {
+	if c.unknown {
 		if c.tries >= mostTries || a.w.dice.chance(15) {
 			return false // 503 outcome_unknown; perhaps it landed, perhaps it will
 		}
 		a.w.saw("api", "append repeated with the same event id")
 		c.tries++
-		c.waiting, c.failed = true, false
+		c.waiting, c.unknown = true, false
 		a.conn.append(c.message, c)
 		return true
 	}

@@ -91,15 +91,14 @@ func (w *world) newCancel() {
 // A token lets the outside report the outcome of a deferred attempt. The handler
 // hands it out before anybody has read that the attempt is deferred.
 type token struct {
-	tenant     string
-	run        ledger.RunID
-	task       uuid.UUID
-	attemptID  int64
-	worker     string
-	sinceMS    int64
-	used       int
-	unwatched  bool // nobody will ever report
-	retryAfter int64
+	tenant    string
+	run       ledger.RunID
+	task      uuid.UUID
+	attemptID int64
+	worker    string
+	sinceMS   int64
+	used      int
+	unwatched bool // nobody will ever report
 }
 
 // newReport is the outside with an outcome for a deferred attempt: late, twice,

@@ -28,12 +28,14 @@ func (c Coverage) Print(to io.Writer) {
 	for s := range c {
 		list = append(list, s)
 	}
-	slices.SortFunc(list, func(a, b Sight) int {
-		return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Name, b.Name))
-	})
+	slices.SortFunc(list, compareSights)
 	for _, s := range list {
 		fmt.Fprintf(to, "%12d  %s: %s\n", c[s], s.Group, s.Name)
 	}
+}
+
+func compareSights(a, b Sight) int {
+	return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Name, b.Name))
 }
 
 // Missing returns what every large campaign must meet and this one has not.
@@ -44,5 +46,6 @@ func (c Coverage) Missing() []Sight {
 			missing = append(missing, s)
 		}
 	}
+	slices.SortFunc(missing, compareSights)
 	return missing
 }

@@ -38,7 +38,7 @@ func (d dice) shuffle(n int, swap func(i, j int)) { d.r.Shuffle(n, swap) }
 func (d dice) bytes8() [8]byte {
 	var b [8]byte
 	for i, n := 0, d.r.Uint64(); i < 8; i++ {
-		b[i] = byte(n >> (8 * i))
+		b[i] = byte(n >> (8 * i)) //nolint:gosec // one byte of eight
 	}
 	return b
 }
@@ -47,7 +47,7 @@ func (d dice) bytes8() [8]byte {
 func eventID(n uint64) uuid.UUID {
 	id := uuid.UUID{0: 0x01, 1: 0x8c, 6: 0x70, 8: 0x80}
 	for i := range 8 {
-		id[15-i] |= byte(n >> (8 * i))
+		id[15-i] |= byte(n >> (8 * i)) //nolint:gosec // one byte of eight
 	}
 	id[8] = 0x80
 	return id

@@ -60,35 +60,34 @@ func (p *process) returns(h *holding) {
 			p.drop(h)
 		}
 	case h.canceled && w.dice.chance(70):
-		p.fail(h, ledger.CodeCanceled, false)
+		p.fail(h, ledger.TaskError{Code: ledger.CodeCanceled})
 	case late && w.dice.chance(70):
-		p.fail(h, ledger.CodeTimeout, true)
+		p.fail(h, ledger.TaskError{Code: ledger.CodeTimeout, Retryable: true})
 	case how == returnsRetryable:
-		p.fail(h, "unavailable", true)
+		p.fail(h, ledger.TaskError{Code: "unavailable", Retryable: true})
 	case how == returnsPermanent:
-		p.fail(h, ledger.CodeExit, false)
+		p.fail(h, ledger.TaskError{Code: ledger.CodeExit})
 	case how == returnsPanic:
-		p.fail(h, ledger.CodePanic, true)
+		p.fail(h, ledger.TaskError{Code: ledger.CodePanic, Retryable: true})
 	case how == returnsPending:
 		p.pend(h)
 	case how == returnsInvalid:
-		p.succeed(h, true)
+		p.reportBroken(h, p.success(h))
 	default:
-		p.succeed(h, false)
+		p.succeed(h)
 	}
 }
 
-func (p *process) succeed(h *holding, broken bool) {
+func (p *process) success(h *holding) ledger.TaskSucceeded {
 	a := &h.attempt
-	e := ledger.TaskSucceeded{
+	p.w.note(p.worker, "has a result for", a.ID)
+	return ledger.TaskSucceeded{
 		CollectionID: a.Collection, Tenant: a.Tenant, Run: a.Run, TaskID: a.Task.ID, AttemptID: a.ID, Worker: a.Worker, Result: p.w.payload(),
 	}
-	p.w.note(p.worker, "has a result for", a.ID)
-	if broken {
-		p.reportBroken(h, e)
-		return
-	}
-	p.report(h, e, false)
+}
+
+func (p *process) succeed(h *holding) {
+	p.report(h, p.success(h))
 	if h.closed {
 		return
 	}
@@ -111,17 +110,17 @@ func (p *process) startAfter(h *holding) {
 	o.propose(&a)
 }
 
-func (p *process) fail(h *holding, code string, retryable bool) {
+func (p *process) fail(h *holding, why ledger.TaskError) {
 	a := &h.attempt
+	why.Audience, why.Message = ledger.AudienceOperator, "attempt "+itoa(int(a.ID))
 	e := ledger.TaskFailed{
-		CollectionID: a.Collection, Tenant: a.Tenant, Run: a.Run, TaskID: a.Task.ID, AttemptID: a.ID, Worker: a.Worker,
-		Error: ledger.TaskError{Code: code, Audience: ledger.AudienceOperator, Retryable: retryable, Message: "attempt " + itoa(int(a.ID))},
+		CollectionID: a.Collection, Tenant: a.Tenant, Run: a.Run, TaskID: a.Task.ID, AttemptID: a.ID, Worker: a.Worker, Error: why,
 	}
-	if retryable && p.w.dice.chance(20) {
+	if why.Retryable && p.w.dice.chance(20) {
 		e.RetryAfterMS = int64(p.w.dice.between(1, 5000))
 	}
-	p.w.note(p.worker, "fails "+code, a.ID)
-	p.report(h, e, false)
+	p.w.note(p.worker, "fails "+why.Code, a.ID)
+	p.report(h, e)
 }
 
 // pend defers the outcome: the outside has its token from now on.
@@ -134,23 +133,25 @@ func (p *process) pend(h *holding) {
 	})
 	p.report(h, ledger.TaskDeferred{
 		CollectionID: a.Collection, Tenant: a.Tenant, Run: a.Run, TaskID: a.Task.ID, AttemptID: a.ID, Worker: a.Worker,
-	}, false)
+	})
 }
 
 // report appends an outcome and keeps it until it is read back. Of an attempt
 // that someone else has closed it is sent once.
-func (p *process) report(h *holding, e ledger.Event, bare bool) {
-	m, ok := p.w.mustEncode("executor", e)
-	if !ok {
+func (p *process) report(h *holding, e ledger.Event) {
+	if m, ok := p.w.mustEncode("executor", e); ok {
+		p.sendOutcome(&sent{kind: sentOutcome, message: m, holding: h})
+	}
+}
+
+func (p *process) sendOutcome(s *sent) {
+	if !s.holding.closed {
+		p.send(s)
 		return
 	}
-	if h.closed {
-		p.w.saw("situation", "outcome of a closed attempt sent once")
-		p.conn.append(m, nobody{})
-		p.drop(h)
-		return
-	}
-	p.send(&sent{kind: sentOutcome, message: m, holding: h, bare: bare})
+	p.w.saw("situation", "outcome of a closed attempt sent once")
+	p.conn.append(s.message, nobody{})
+	p.drop(s.holding)
 }
 
 // reportBroken is a binary whose gate lets a result pass that the fold's
@@ -160,15 +161,9 @@ func (p *process) reportBroken(h *holding, e ledger.TaskSucceeded) {
 	if !ok {
 		return
 	}
-	e.Result = nil
 	m.Value = spoil(m.Value)
 	p.w.invalidOnPurpose[m.EventID] = true
-	if h.closed {
-		p.conn.append(m, nobody{})
-		p.drop(h)
-		return
-	}
-	p.send(&sent{kind: sentOutcome, message: m, holding: h})
+	p.sendOutcome(&sent{kind: sentOutcome, message: m, holding: h})
 }
 
 // spoil puts U+0000 into the result of an encoded TaskSucceeded.

@@ -73,30 +73,30 @@ func (w *world) patience(idle int) int64 {
 }
 
 // round lets everybody do what they can, and reports whether anybody did.
-func (w *world) round() (any bool) {
+func (w *world) round() (did bool) {
 	w.nowMS += 10
-	any = w.deliverAll()
+	did = w.deliverAll()
 	for _, p := range w.alive() {
-		any = p.poll(len(w.log)) || any
+		did = p.poll(len(w.log)) || did
 	}
 	for _, p := range w.alive() {
 		if h := p.runningHandler(); h != nil {
-			any = true
+			did = true
 			p.returns(h)
 		}
 	}
 	for _, p := range w.projections {
-		any = p.project(len(w.log)) || any
+		did = p.project(len(w.log)) || did
 	}
 	for _, a := range w.writers {
 		before := len(a.asked)
 		a.act()
-		any = any || len(a.asked) != before
+		did = did || len(a.asked) != before
 	}
 	if w.dice.chance(20) && w.oracle.counts.active+w.oracle.counts.pending > 0 {
 		w.newReport()
 	}
-	return any
+	return did
 }
 
 // atRest tells whether nothing is left to do.
@@ -171,7 +171,7 @@ func (w *world) finalChecks() {
 	}
 	w.checkEveryRun()
 	w.finalFolds()
-	w.trace.mix("end", int64(f.Position()))
+	w.trace.mix("end", f.Position())
 	h := f.StateHash()
 	for i := range h {
 		w.trace.mix("", int64(h[i]))

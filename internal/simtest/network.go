@@ -11,7 +11,8 @@ type flight struct {
 // A sender hears what became of an append. An error tells nothing: the record
 // may have landed, may land later, or never.
 type sender interface {
-	answered(offset int64, ok bool)
+	landed(offset int64)
+	failed()
 }
 
 // conn is one client's producer: appends land in order, until its epoch is
@@ -98,29 +99,29 @@ func (w *world) deliverHead(c *conn) {
 	case fateLandsUnanswered:
 		w.saw("fault", "append landed, answered with an error")
 		f := c.pop()
-		e := w.land(f.message)
-		f.sender.answered(e.record.Offset, false)
+		w.land(f.message)
+		f.sender.failed()
 	case fateLandsTwice:
 		w.saw("fault", "append landed twice")
 		f := c.pop()
 		w.land(f.message)
 		e := w.land(f.message)
-		f.sender.answered(e.record.Offset, true)
+		f.sender.landed(e.record.Offset)
 	case fateLandsAgainLater:
 		w.saw("fault", "append landed and lands again later")
 		f := c.pop()
 		e := w.land(f.message)
 		c.strays = append(c.strays, flight{f.message, nobody{}})
-		f.sender.answered(e.record.Offset, true)
+		f.sender.landed(e.record.Offset)
 	case fateDelayed:
 		w.saw("fault", "append answered with an error, lands later")
 		f := c.pop()
 		c.strays = append(c.strays, flight{f.message, nobody{}})
-		f.sender.answered(-1, false)
+		f.sender.failed()
 	case fateLost:
 		w.saw("fault", "append lost")
 		f := c.pop()
-		f.sender.answered(-1, false)
+		f.sender.failed()
 	case fateReordered:
 		if len(c.queue) > 1 {
 			w.saw("fault", "appends reordered")
@@ -129,7 +130,7 @@ func (w *world) deliverHead(c *conn) {
 	default:
 		f := c.pop()
 		e := w.land(f.message)
-		f.sender.answered(e.record.Offset, true)
+		f.sender.landed(e.record.Offset)
 	}
 }
 
@@ -145,23 +146,24 @@ func (w *world) strayLands(c *conn) {
 }
 
 // deliverAll is the network once it is healed.
-func (w *world) deliverAll() (any bool) {
+func (w *world) deliverAll() (did bool) {
 	for _, c := range w.busyConns() {
 		for len(c.strays) > 0 && w.failure == nil {
-			any = true
+			did = true
 			w.strayLands(c)
 		}
 		for len(c.queue) > 0 && w.failure == nil {
-			any = true
+			did = true
 			f := c.pop()
 			e := w.land(f.message)
-			f.sender.answered(e.record.Offset, true)
+			f.sender.landed(e.record.Offset)
 		}
 	}
-	return any
+	return did
 }
 
 // nobody waits for an answer.
 type nobody struct{}
 
-func (nobody) answered(int64, bool) {}
+func (nobody) landed(int64) {}
+func (nobody) failed()      {}

@@ -19,7 +19,7 @@ func (w *world) foreign() {
 func (w *world) noise() []byte {
 	b := make([]byte, w.dice.between(0, 40))
 	for i := range b {
-		b[i] = byte(w.dice.between(0, 255))
+		b[i] = byte(w.dice.between(0, 255)) //nolint:gosec // a byte
 	}
 	return b
 }

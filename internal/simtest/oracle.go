@@ -2,6 +2,7 @@ package simtest
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -200,8 +201,8 @@ func (o *oracle) find(id ledger.RunID) *runFact {
 	}
 	// Careless authors number runs as they like: several may bear one number,
 	// of which at most one is alive.
-	for i := len(l.runs) - 1; i >= 0; i-- {
-		if r := l.runs[i]; r.id == id && (r.ended < 0 || r.pending()) {
+	for _, r := range slices.Backward(l.runs) {
+		if r.id == id && (r.ended < 0 || r.pending()) {
 			return r
 		}
 	}
@@ -225,20 +226,6 @@ func (r *runFact) current() *taskFact {
 
 // pending reports whether an ended run has finally tasks under way.
 func (r *runFact) pending() bool { return r.ended >= 0 && r.afterStart && r.current() != nil }
-
-// taskOf returns the task of the run's part under way that has an id.
-func (r *runFact) taskOf(id uuid.UUID) *taskFact {
-	list := r.chain
-	if r.ended >= 0 {
-		list = r.after
-	}
-	for _, t := range list {
-		if t.def.ID == id {
-			return t
-		}
-	}
-	return nil
-}
 
 // bound is how many bytes a snapshot may need: what is active, what is pending,
 // the window and the claims, each with room for its state. Nothing else may be

@@ -59,11 +59,9 @@ const (
 	graceMS = 8_000
 )
 
-func (p *process) name() string { return p.worker }
-
 // startProcess starts a process on a host: restored from a snapshot, or from
 // nothing.
-func (w *world) startProcess(h *host) *process {
+func (w *world) startProcess(h *host) {
 	w.incarnations++
 	p := &process{
 		w: w, host: h, worker: h.group.name + "/" + h.name + "-" + itoa(w.incarnations), eager: w.dice.chance(50), freshMS: -leaseMS,
@@ -77,7 +75,6 @@ func (w *world) startProcess(h *host) *process {
 	w.note(p.worker, "starts at record", int64(p.reader.next))
 	p.takeOutbox()
 	h.group.join(p)
-	return p
 }
 
 // takeOutbox sends what the last process on this host could not.
@@ -101,27 +98,27 @@ func (p *process) reachable() bool {
 func (p *process) running() bool { return !p.dead && p.w.nowMS >= p.pausedTo }
 
 // poll is one turn of the owner's loop: read what there is, then act.
-func (p *process) poll(most int) (any bool) {
+func (p *process) poll(most int) (did bool) {
 	if !p.running() {
 		return false
 	}
 	if p.reachable() {
-		any = p.hear()
+		did = p.hear()
 		p.learnEnd(p.w.end())
 		for ; most > 0 && p.reader.next < len(p.w.log) && p.w.failure == nil && !p.dead; most-- {
 			p.read()
-			any = true
+			did = true
 		}
 		p.reach()
 	}
 	if p.dead {
-		return any
+		return did
 	}
-	return p.act() || any
+	return p.act() || did
 }
 
 // hear takes the group's messages.
-func (p *process) hear() (any bool) {
+func (p *process) hear() (did bool) {
 	if p.expelled {
 		p.expelled = false
 		p.inbox = append(p.inbox[:0], revoked)
@@ -130,7 +127,7 @@ func (p *process) hear() (any bool) {
 		}
 	}
 	for _, s := range p.inbox {
-		any = true
+		did = true
 		for _, o := range p.owners {
 			if s == assigned && !p.stopping {
 				o.assigned()
@@ -140,7 +137,7 @@ func (p *process) hear() (any bool) {
 		}
 	}
 	p.inbox = p.inbox[:0]
-	return any
+	return did
 }
 
 // learnEnd notes a log end and when it was asked for.
@@ -163,19 +160,17 @@ func (p *process) reach() {
 // process that was paused finds that it isn't, and catches up first.
 func (p *process) fresh() bool { return p.w.nowMS-p.freshMS < leaseMS }
 
-func (p *process) caughtUp() bool { return p.reader.fold.Position() >= p.w.end() }
-
 // act does all that is due.
-func (p *process) act() (any bool) {
+func (p *process) act() (did bool) {
 	for _, o := range p.owners {
-		any = o.advanceClaim() || any
+		did = o.advanceClaim() || did
 	}
-	any = p.startHandlers() || any
+	did = p.startHandlers() || did
 	for _, o := range p.owners {
-		any = o.proposeNext() || any
+		did = o.proposeNext() || did
 	}
-	any = p.appendAgain() || any
-	return p.finishShutdown() || any
+	did = p.appendAgain() || did
+	return p.finishShutdown() || did
 }
 
 func (p *process) owner(queue string) *owner {
@@ -256,11 +251,10 @@ type sent struct {
 	retryMS int64         // append again then; 0 while an append is under way
 }
 
-func (s *sent) answered(_ int64, ok bool) {
-	if !ok {
-		s.retryMS = s.by.w.nowMS + int64(s.by.w.dice.between(50, 2000))
-	}
-}
+// landed tells nothing: only what is read back counts.
+func (s *sent) landed(int64) {}
+
+func (s *sent) failed() { s.retryMS = s.by.w.nowMS + int64(s.by.w.dice.between(50, 2000)) }
 
 func (p *process) send(s *sent) {
 	s.by = p
@@ -287,14 +281,14 @@ func (p *process) sentBy(id uuid.UUID) *sent {
 }
 
 // appendAgain appends what ended with an error, in the order of the first time.
-func (p *process) appendAgain() (any bool) {
+func (p *process) appendAgain() (did bool) {
 	for _, s := range p.sent {
 		if s.retryMS == 0 || p.w.nowMS < s.retryMS || s.kind == sentStart && !p.fresh() {
 			continue
 		}
-		any = true
+		did = true
 		s.retryMS = 0
 		p.conn.append(s.message, s)
 	}
-	return any
+	return did
 }

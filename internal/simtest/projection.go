@@ -59,13 +59,13 @@ func (p *projection) position() int64 { return p.reader.fold.Position() }
 func (p *projection) lag() int64 { return p.w.end() - p.position() }
 
 // project folds up to n records into the rows.
-func (p *projection) project(n int) (any bool) {
+func (p *projection) project(n int) (did bool) {
 	for ; n > 0 && p.reader.next < len(p.w.log) && p.w.failure == nil; n-- {
 		e, out := p.w.advance(&p.reader)
 		p.take(e, &out)
-		any = true
+		did = true
 	}
-	return any
+	return did
 }
 
 func (p *projection) take(e *entry, out *ledger.Outcome) {

@@ -30,6 +30,7 @@ func (t *touchCheck) after(w *world, e *entry) {
 		if e.saved.verdict == ledger.Accepted {
 			return
 		}
+	default:
 	}
 	w.saw("property", "touched compared")
 	for i, now := range t.ask(w) {

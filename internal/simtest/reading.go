@@ -137,11 +137,14 @@ func (p *process) outcomeReadBack(s *sent, out *ledger.Outcome) {
 	h := s.holding
 	if out.Verdict == ledger.Invalid && !s.bare {
 		p.w.saw("situation", "outcome read back as invalid")
-		p.report(h, ledger.TaskFailed{
+		m, ok := p.w.mustEncode("executor", ledger.TaskFailed{
 			CollectionID: h.attempt.Collection, Tenant: h.attempt.Tenant, Run: h.attempt.Run, TaskID: h.attempt.Task.ID,
 			AttemptID: h.attempt.ID, Worker: h.attempt.Worker,
 			Error: ledger.TaskError{Code: ledger.CodeInvalidResult, Audience: ledger.AudienceOperator},
-		}, true)
+		})
+		if ok {
+			p.sendOutcome(&sent{kind: sentOutcome, message: m, holding: h, bare: true})
+		}
 		return
 	}
 	if out.Verdict != ledger.Accepted {

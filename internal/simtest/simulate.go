@@ -3,6 +3,7 @@ package simtest
 import (
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -14,7 +15,7 @@ type Result struct {
 	Records  int
 	Trace    uint64 // hash of everything that happened
 	Coverage Coverage
-	Err      error    // a *[Violation], or nil
+	Err      error    // a *[ViolationError], or nil
 	Lines    []string // the trace in words, when it was asked for
 }
 
@@ -113,10 +114,7 @@ func Explain(failed *Result, most int) string {
 		left = fmt.Sprintf("  … %d lines before\n", len(lines)-most)
 		lines = lines[len(lines)-most:]
 	}
-	text := fmt.Sprintf("seed %d: %v\n%s", failed.Seed, failed.Err, left)
-	for _, l := range lines {
-		text += l + "\n"
-	}
+	text := fmt.Sprintf("seed %d: %v\n%s%s\n", failed.Seed, failed.Err, left, strings.Join(lines, "\n"))
 	if again.Err == nil || again.Err.Error() != failed.Err.Error() {
 		text += fmt.Sprintf("NOT DETERMINISTIC: run again, the seed ends with: %v\n", again.Err)
 	}

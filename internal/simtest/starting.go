@@ -7,7 +7,7 @@ import (
 )
 
 // proposeNext appends what the fold asks for and is due.
-func (o *owner) proposeNext() (any bool) {
+func (o *owner) proposeNext() (did bool) {
 	p := o.p
 	if o.phase != active || p.stopping || !p.fresh() || p.reader.fold.Position() < o.from {
 		return false
@@ -15,9 +15,9 @@ func (o *owner) proposeNext() (any bool) {
 	actions := p.reader.fold.Next(o.queue, p.worker, p.holds)
 	o.forgetTakeovers(actions)
 	for i := range actions {
-		any = o.consider(&actions[i]) || any
+		did = o.consider(&actions[i]) || did
 	}
-	return any
+	return did
 }
 
 func (o *owner) consider(a *ledger.Action) bool {
@@ -173,7 +173,7 @@ func (p *process) handlerOf(a *ledger.Action) *holding {
 }
 
 // startHandlers starts the handlers of accepted starts that were read back.
-func (p *process) startHandlers() (any bool) {
+func (p *process) startHandlers() (did bool) {
 	if len(p.toRun) == 0 || p.stopping || !p.fresh() {
 		return false
 	}
@@ -186,11 +186,11 @@ func (p *process) startHandlers() (any bool) {
 		case !p.startHandler(s, a):
 			waiting = append(waiting, s)
 		default:
-			any = true
+			did = true
 		}
 	}
 	p.toRun = waiting
-	return any
+	return did
 }
 
 // startHandler reports false when an earlier handler of the task still runs

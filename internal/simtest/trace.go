@@ -28,7 +28,7 @@ func (t *trace) mix(s string, n int64) {
 		h = (h ^ uint64(s[i])) * fnvPrime
 	}
 	for i := range 8 {
-		h = (h ^ uint64(byte(n>>(8*i)))) * fnvPrime
+		h = (h ^ uint64(n>>(8*i)&0xff)) * fnvPrime
 	}
 	t.hash = h
 }
@@ -92,8 +92,12 @@ func (w *world) describe(e ledger.Event) string {
 			e.AttemptID, e.Worker, by, e.Error.Code, e.Error.Retryable)
 	case ledger.TaskDeferred:
 		return fmt.Sprintf("TaskDeferred %s run=%d attempt=@%d %s", w.taskName(e.CollectionID, e.TaskID), e.Run, e.AttemptID, e.Worker)
+	case ledger.LedgerOpened:
+		return fmt.Sprintf("LedgerOpened window=%d", e.Window)
+	case ledger.RulesActivated:
+		return fmt.Sprintf("RulesActivated %d", e.Rules)
 	}
-	return fmt.Sprintf("%s %+v", e.EventName(), e)
+	return e.EventName()
 }
 
 func tasksText(list []ledger.Task) string {

@@ -197,7 +197,7 @@ func (w *world) passTime() {
 	switch d := w.dice; {
 	case d.chance(80):
 		w.nowMS += int64(d.between(0, w.pace))
-	case d.chance(80):
+	case d.chance(75):
 		w.nowMS += int64(d.between(0, 10*w.pace))
 	default:
 		w.nowMS += int64(d.between(0, 50*w.pace))
