@@ -86,11 +86,13 @@ func (w *world) pollSomebody() {
 		most = len(w.log)
 	}
 	if !w.dice.chance(25) {
-		oneOf(w.dice, list).poll(most)
+		w.idle = !oneOf(w.dice, list).poll(most)
 		return
 	}
+	w.idle = true
 	for _, p := range list {
-		p.poll(most)
+		did := p.poll(most)
+		w.idle = w.idle && !did
 	}
 }
 
@@ -100,7 +102,7 @@ func (w *world) projectSome() {
 		n = len(w.log)
 	}
 	p := oneOf(w.dice, w.projections)
-	p.project(n)
+	w.idle = !p.project(n)
 	if w.dice.chance(3) { // it was restarted, with the snapshot of its checkpoint
 		w.saw("snapshot", "restored by a projection")
 		p.reader = w.restore(snapshot{data: p.reader.fold.Snapshot(), next: p.reader.next})

@@ -136,7 +136,7 @@ func (a *writer) createKeyed(r request, c *command) {
 
 // newCreate is a user with a new or a repeated request.
 func (w *world) newCreate() {
-	if w.oracle.counts.active >= w.mostActive {
+	if w.idle = w.oracle.counts.active >= w.mostActive; w.idle {
 		return
 	}
 	a := oneOf(w.dice, w.writers)

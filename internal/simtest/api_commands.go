@@ -18,7 +18,7 @@ func (w *world) newRetry() {
 			ended = append(ended, r)
 		}
 	}
-	if len(ended) == 0 {
+	if w.idle = len(ended) == 0; w.idle {
 		return
 	}
 	id := oneOf(w.dice, ended).id

@@ -14,7 +14,7 @@ func (w *world) finishHandler() {
 			running = append(running, p)
 		}
 	}
-	if len(running) > 0 {
+	if w.idle = len(running) == 0; !w.idle {
 		p := oneOf(w.dice, running)
 		p.returns(p.runningHandler())
 	}

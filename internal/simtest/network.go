@@ -45,11 +45,8 @@ func (c *conn) idle() bool { return len(c.queue)+len(c.strays) == 0 }
 
 // deliver lets something happen to one client's appends.
 func (w *world) deliver() {
-	if w.nowMS < w.net.outage {
-		return
-	}
 	busy := w.busyConns()
-	if len(busy) == 0 {
+	if w.idle = w.nowMS < w.net.outage || len(busy) == 0; w.idle {
 		return
 	}
 	c := oneOf(w.dice, busy)

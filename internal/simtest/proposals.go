@@ -55,7 +55,7 @@ func (w *world) checkLosses(a *ledger.Action) {
 		return
 	}
 	givesUp := a.Kind == ledger.ActionFail && !a.Error.Retryable
-	if gives := f.task.lost == ledger.MaxLostAttempts-1; gives != givesUp {
+	if gives := f.task.lost >= ledger.MaxLostAttempts-1; gives != givesUp {
 		w.violated("NEXT", "at position %d Next proposes %s, and the task was lost %d times", w.end(), w.describe(a.Event()), f.task.lost)
 	}
 }

@@ -115,7 +115,7 @@ func Explain(failed *Result, most int) string {
 		lines = lines[len(lines)-most:]
 	}
 	text := fmt.Sprintf("seed %d: %v\n%s%s\n", failed.Seed, failed.Err, left, strings.Join(lines, "\n"))
-	if again.Err == nil || again.Err.Error() != failed.Err.Error() {
+	if again.Trace != failed.Trace {
 		text += fmt.Sprintf("NOT DETERMINISTIC: run again, the seed ends with: %v\n", again.Err)
 	}
 	return text + fmt.Sprintf("repeat with: go test ./internal/simtest -run Simulation -v -args -seed=%d -seeds=1\n", failed.Seed)

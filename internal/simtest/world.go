@@ -16,6 +16,7 @@ type world struct {
 	trace  trace
 
 	tick   int
+	idle   bool  // the action found nothing to do
 	nowMS  int64 // Unix milliseconds
 	skewMS int64 // of the broker's clock: record times may step back
 	epoch  int32 // leader epoch
@@ -184,9 +185,16 @@ func (w *world) run() {
 
 func (w *world) step(actions *actionTable) {
 	w.passTime()
-	i := w.dice.weighted(actions.weights, actions.sum)
-	w.trace.mix(actions.names[i], int64(w.tick))
-	actions.do[i]()
+	// A draw for which there is nothing to do is drawn again.
+	for range 4 {
+		i := w.dice.weighted(actions.weights, actions.sum)
+		w.trace.mix(actions.names[i], int64(w.tick))
+		w.idle = false
+		actions.do[i]()
+		if !w.idle {
+			break
+		}
+	}
 	for _, g := range w.groups {
 		g.tick()
 	}
