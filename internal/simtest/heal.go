@@ -217,6 +217,8 @@ func (w *world) finalFolds() {
 	case 1:
 		w.unknownType()
 		w.forgetful()
+	case 2:
+		w.damaged()
 	default:
 	}
 }

@@ -259,6 +259,9 @@ func (d *draft) compare(s *saved) {
 	if n := w.reference.fold.Active(); n != d.o.counts.active {
 		w.violated("BOUND", "%d collections are active, the fold remembers %d", d.o.counts.active, n)
 	}
+	if n := w.reference.fold.Ending(); n != d.o.counts.pending {
+		w.violated("BOUND", "%d runs have finally tasks under way, the fold remembers %d", d.o.counts.pending, n)
+	}
 }
 
 func isEnd(s ledger.Status) bool {

@@ -18,6 +18,7 @@ type projection struct {
 	rows     map[uuid.UUID]*row
 	order    []*row
 	verdicts map[uuid.UUID]decision // by event id; accepted is never overwritten
+	attempts map[int64]ledger.AttemptChange
 }
 
 type decision struct {
@@ -49,7 +50,7 @@ type rowTask struct {
 func (w *world) newProjection(name string) *projection {
 	return &projection{
 		w: w, name: name, reader: reader{fold: ledger.NewPartition(w.index)},
-		rows: map[uuid.UUID]*row{}, verdicts: map[uuid.UUID]decision{},
+		rows: map[uuid.UUID]*row{}, verdicts: map[uuid.UUID]decision{}, attempts: map[int64]ledger.AttemptChange{},
 	}
 }
 
@@ -88,6 +89,9 @@ func (p *projection) take(e *entry, out *ledger.Outcome) {
 		if r := p.rows[c.ID]; r != nil {
 			r.run, r.status = c.Run, c.Status
 		}
+	}
+	for _, a := range out.Attempts {
+		p.attempts[a.ID] = a
 	}
 	for _, t := range out.Tasks {
 		r := p.rows[t.Collection]
@@ -151,6 +155,13 @@ func (r *row) retryable() bool {
 
 // check compares the rows with the oracle's facts once both have read all.
 func (p *projection) check() {
+	for id, f := range p.w.oracle.attempts {
+		a := p.attempts[id]
+		if a.Status != f.status || a.Number != f.number || a.Worker != f.worker || a.Claim != f.claim || a.Run != f.task.run.id.Run ||
+			a.TaskID != f.task.def.ID || a.TaskKind != f.task.kind {
+			p.w.violated("G10", "%s shows attempt @%d as number %d %s, it is number %d %s", p.name, id, a.Number, a.Status, f.number, f.status)
+		}
+	}
 	for _, l := range p.w.oracle.order {
 		r := p.rows[l.id]
 		if r == nil {
@@ -166,6 +177,11 @@ func (p *projection) check() {
 		if !p.w.honest {
 			continue
 		}
+		for _, f := range last.chain {
+			if t := &r.tasks[f.def.Index]; !f.mayShow(t.status) {
+				p.w.violated("G10", "%s shows task %d of %s as %s, its run is %s", p.name, f.def.Index, p.w.short(l.id), t.status, last.status)
+			}
+		}
 		for i := range r.tasks {
 			if t := &r.tasks[i]; t.attempts != l.starts[i] || !sameJSON(t.result, l.results[i]) {
 				p.w.violated("G10", "%s shows task %d of %s with %d attempts and %s, the records say %d and %s", p.name, i,
@@ -173,4 +189,17 @@ func (p *projection) check() {
 			}
 		}
 	}
+}
+
+// mayShow tells whether a status fits a task of a run that has ended.
+func (t *taskFact) mayShow(s ledger.Status) bool {
+	switch {
+	case t.success >= 0:
+		return s == ledger.StatusSucceeded
+	case t.run.status == ledger.StatusCanceled:
+		return s == ledger.StatusCanceled || s == ledger.StatusFailed && t.starts > 0
+	case t == t.run.failed:
+		return s == ledger.StatusFailed
+	}
+	return s == ledger.StatusPending
 }

@@ -1,6 +1,8 @@
 package simtest
 
 import (
+	"bytes"
+	"errors"
 	"slices"
 
 	"github.com/keten-ledger/keten/ledger"
@@ -97,6 +99,26 @@ func (w *world) unknownType() {
 	})
 	if err == nil || r.fold.StateHash() != before {
 		w.violated("G13", "a record of an unknown type does not stop the fold in front of it: %v", err)
+	}
+}
+
+// damaged restores snapshots with a few wrong bytes: an error, or a fold that
+// somebody else must tell from the right one by its hash; never a panic.
+func (w *world) damaged() {
+	whole := w.reference.fold.Snapshot()
+	for range 8 {
+		b := bytes.Clone(whole)
+		for range w.dice.between(1, 3) {
+			b[w.dice.between(0, len(b)-1)] ^= byte(w.dice.between(1, 255)) //nolint:gosec // a byte
+		}
+		if w.dice.chance(30) {
+			b = b[:w.dice.between(0, len(b)-1)]
+		}
+		if _, err := ledger.Restore(b); err == nil {
+			w.saw("property", "damaged snapshot restored")
+		} else if !errors.Is(err, ledger.ErrSnapshot) {
+			w.violated("TOTAL", "a damaged snapshot ends in another error: %v", err)
+		}
 	}
 }
 
