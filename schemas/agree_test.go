@@ -26,7 +26,7 @@ type difference struct {
 }
 
 func differ(why, where, rule string) difference {
-	return difference{why, regexp.MustCompile("^(" + where + ")$"), regexp.MustCompile(rule)}
+	return difference{why, regexp.MustCompile("(?s)^(" + where + ")$"), regexp.MustCompile("(?s)" + rule)}
 }
 
 // onlyTheLedgerRefuses is all that can be wrong with a value that follows its
@@ -163,7 +163,7 @@ func TestDrawnEventsAreJudgedAlike(t *testing.T) {
 					all := changes(at[rapid.IntRange(0, len(at)-1).Draw(rt, "place")])
 					c := all[rapid.IntRange(0, len(all)-1).Draw(rt, "change")]
 					doc = c.made()
-					require.NoError(rt, b.judge(rt, doc), "%s makes %s", c.what, doc)
+					require.NoError(rt, b.judge(rt, doc), "%s makes %.2000s", c.what, doc)
 				}
 			})
 		})
