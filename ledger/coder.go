@@ -52,7 +52,7 @@ func (c *coder) int32(v *int32) {
 		wide = 0
 		c.fail("has a number beyond 32 bits")
 	}
-	*v = int32(wide) //nolint:gosec // checked above
+	*v = int32(wide)
 }
 
 func (c *coder) bool(v *bool) {

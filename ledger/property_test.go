@@ -66,6 +66,7 @@ func (w *walk) fold(r ledger.Record) ledger.Outcome {
 }
 
 func (w *walk) worker() string { return rapid.SampledFrom([]string{"w1", "w2"}).Draw(w.T, "worker") }
+
 func (w *walk) queue() string {
 	return rapid.SampledFrom([]string{"default", "default", "gpu"}).Draw(w.T, "queue")
 }

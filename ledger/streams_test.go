@@ -80,7 +80,6 @@ func TestStatesAreGolden(t *testing.T) {
 	require.Equal(t, string(want), got.String(), "to accept: go test ./ledger -run 'Streams|Golden' -rewrite")
 }
 
-//nolint:revive // cut says which of two readings of the same transcript it is
 func (s *stream) replay(text string, cut bool) string {
 	s.t.Helper()
 	var out strings.Builder
