@@ -141,6 +141,23 @@ func TestUUIDsAreCanonical(t *testing.T) {
 	}
 }
 
+// Every record that is kept for good, also the refused ones.
+func TestBothWaysAgreeOnTheWire(t *testing.T) {
+	t.Parallel()
+	hot := 0
+	for _, folder := range []string{wireFolder, refusedFolder} {
+		for name, f := range wireFiles(t, folder) {
+			r := f.record(0)
+			_, err := bothWays(t, r)
+			if ledger.IsHot(r) {
+				require.NoError(t, err, name)
+				hot++
+			}
+		}
+	}
+	require.Greater(t, hot, 8, "of the accepted ones")
+}
+
 // Texts and numbers at the borders of what an event may hold: both ways again,
 // and what is accepted comes back.
 func TestBothWaysAgreeOnUnusualEvents(t *testing.T) {

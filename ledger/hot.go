@@ -11,7 +11,9 @@ import (
 // a ledger, in the one form that [Encode] gives them: members in order, no white
 // space, and where no text needs an escape. It accepts only what [decodeAny]
 // accepts as well, with the same event; whatever it is not sure about is left
-// to that.
+// to that. So a rule that is added there must hold here too: by a check that
+// both call, or because this form cannot break it, as no member that Encode
+// always writes can be missing.
 func decodeHot(r Record, name string) (Event, bool) {
 	h := hotReader{rest: r.Value}
 	switch name {
