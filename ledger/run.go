@@ -123,8 +123,10 @@ func (r *run) handed() json.RawMessage {
 	case r.kind == KindTask:
 		return r.input
 	}
+	// A broker's clock may say anything; RFC 3339 has four digits for the year.
+	endedMS := min(max(r.endedMS, 0), time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC).UnixMilli())
 	b, err := marshal(FinallyInput{
-		Run: r.number, Status: r.status, FailedTask: r.failed, Name: r.name, FinishedAt: time.UnixMilli(r.endedMS).UTC(),
+		Run: r.number, Status: r.status, FailedTask: r.failed, Name: r.name, FinishedAt: time.UnixMilli(endedMS).UTC(),
 	})
 	if err != nil {
 		panic("ledger: encode the input of finally tasks: " + err.Error()) // plain text and numbers, checked before
