@@ -12,20 +12,21 @@ import (
 
 // TaskInfo is what every handler gets beside its args.
 type TaskInfo struct {
-	// Previous is the result of the task before this one, as JSON. It is nil
-	// for the first task of a chain, for an immutable one, and after a task
-	// without a result.
+	// Previous is the result of the task before this one, as JSON; for a finally
+	// task it is a [ledger.FinallyInput]. It is nil for the first task of a
+	// chain, for an immutable one, and after a task without a result.
 	Previous json.RawMessage
 
 	Collection uuid.UUID
 	Tenant     string
 	// TaskID is the same in every attempt and every run: the idempotency key
-	// for the systems that the handler calls.
+	// for the systems that the handler calls. Finally tasks run once more after
+	// every run, even side by side: theirs is the id together with the run.
 	TaskID  uuid.UUID
 	Type    string
 	Name    string // of the task within its chain
 	Run     int    // from 1; each retry adds one
-	Attempt int    // from 1, counted over all runs
+	Attempt int    // from 1, counted over all runs; of a finally task in this one
 	// Fence grows with every attempt of the collection's partition. A system
 	// that remembers the highest one it saw can refuse a handler that was
 	// replaced while it hung.

@@ -272,8 +272,9 @@ func (w *witness) fold(p *ledger.Partition, f eventlog.Fetched) {
 	w.changed = make(chan struct{})
 }
 
-// all returns the facts so far.
+// all returns what all records mean that anybody has appended so far.
 func (w *witness) all() []fact {
+	synctest.Wait() // the witness reads no faster than those it looks at
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clip(w.facts)
@@ -282,7 +283,7 @@ func (w *witness) all() []fact {
 // await waits for facts to show something.
 func (w *witness) await(t *testing.T, what string, ok func([]fact) bool) {
 	t.Helper()
-	deadline := time.After(24 * time.Hour)
+	deadline := time.After(2 * time.Hour)
 	for {
 		w.mu.Lock()
 		facts, changed := slices.Clip(w.facts), w.changed
@@ -293,7 +294,7 @@ func (w *witness) await(t *testing.T, what string, ok func([]fact) bool) {
 		select {
 		case <-changed:
 		case <-deadline:
-			for _, f := range w.all() {
+			for _, f := range facts {
 				t.Log(f)
 			}
 			require.FailNow(t, "never seen: "+what)
@@ -445,6 +446,19 @@ func (w *world) append(t testing.TB, partition int32, e ledger.Event) int64 {
 	offset, err := w.log.AppendWait(t.Context(), msg)
 	require.NoError(t, err)
 	return offset
+}
+
+// await receives what is to come within minutes of virtual time: without a limit
+// a test that fails would go on for as long as its executors tick.
+func await[T any](t *testing.T, c <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-c:
+		return v
+	case <-time.After(10 * time.Minute):
+		require.FailNow(t, "it never came")
+		panic("unreachable")
+	}
 }
 
 // A journal notes what handlers did.
