@@ -153,6 +153,23 @@ func (o *owner) claimRead(worker string) {
 	}
 }
 
+// releaseRead follows an accepted release, whose touched runs have attempts that
+// drain, or that were closed because no handler of theirs was ever started. This
+// process writes no release, so one of its own claim is somebody's mistake; the
+// claim is taken again when it has stood free for the lease.
+func (o *owner) releaseRead(ctx context.Context, e ledger.PartitionReleased, touched []ledger.RunID) {
+	for _, id := range touched {
+		o.endTakeover(id) // what drains is waited for from here on
+	}
+	c, ok := o.fold.Claim(o.queue)
+	if !ok || e.Queue != o.queue || e.Claim != c.Offset || o.phase != active {
+		return
+	}
+	o.logger.WarnContext(ctx, "the claim was given back by somebody else; no task is started until it is taken again",
+		slog.Int64("claim", c.Offset))
+	o.fence()
+}
+
 // claimReadBack follows the verdict of an own claim.
 func (o *owner) claimReadBack(ctx context.Context, out *ledger.Outcome) {
 	switch {
@@ -177,7 +194,8 @@ func (o *owner) fence() {
 }
 
 // workStands reports whether work that this owner could do has stood untouched
-// for the lease, while another worker holds the claim.
+// for the lease, while another worker holds the claim, or whether the claim has
+// stood free for so long.
 func (o *owner) workStands(now time.Time) bool {
 	if now.Before(o.claims.checkAt) {
 		return false
@@ -190,16 +208,11 @@ func (o *owner) workStands(now time.Time) bool {
 	if !ok {
 		return true
 	}
+	idle := o.idleWork(&holder, now)
 	before := o.claims.standing
-	o.claims.standing = make(map[actionID]time.Time)
+	o.claims.standing = make(map[actionID]time.Time, len(idle))
 	stands := false
-	// The holder's view, as if it held no handler: what it should have started,
-	// and all open attempts.
-	for _, a := range o.fold.Next(o.queue, holder.Worker, func(int64) bool { return false }) {
-		if !o.isIdleWork(&a, now) {
-			continue
-		}
-		id := actionID{run: a.RunID(), action: keyOf(&a)}
+	for _, id := range idle {
 		since, seen := before[id]
 		if !seen {
 			since = now
@@ -210,15 +223,32 @@ func (o *owner) workStands(now time.Time) bool {
 	return stands
 }
 
-// isIdleWork reports whether the holder of the claim leaves work undone: a start
-// that is due, or an attempt whose worker is gone. The attempt of a worker that
-// lives, or of this one, is not idle.
-func (o *owner) isIdleWork(a *ledger.Action, now time.Time) bool {
-	if a.AttemptID < 0 {
-		return a.BaseMS == 0 || !o.clock.when(a.BaseMS+a.WaitMS).After(now)
+// idleWork is what the holder of the claim leaves undone. A claim that was given
+// back is idle as such: nobody holds it.
+func (o *owner) idleWork(holder *ledger.Claim, now time.Time) []actionID {
+	if holder.Released {
+		return []actionID{{action: actionKey{claim: holder.Offset}}}
 	}
+	var idle []actionID
+	// The holder's view, as if it held no handler: what it should have started,
+	// and all open attempts.
+	for _, a := range o.fold.Next(o.queue, holder.Worker, func(int64) bool { return false }) {
+		if o.isIdleWork(&a, now) {
+			idle = append(idle, actionID{run: a.RunID(), action: keyOf(&a)})
+		}
+	}
+	return idle
+}
+
+// isIdleWork reports whether the holder of the claim leaves work undone: a start
+// that is due, the end of a deferred attempt that is, or an attempt whose worker
+// is gone. The attempt of a worker that lives, or of this one, is not idle.
+func (o *owner) isIdleWork(a *ledger.Action, now time.Time) bool {
 	open, ok := o.fold.OpenAttempt(a.RunID())
-	if !ok || o.holds(open.ID) {
+	switch {
+	case !ok || open.Deferred:
+		return a.BaseMS == 0 || !o.clock.when(a.BaseMS+a.WaitMS).After(now)
+	case o.holds(open.ID):
 		return false
 	}
 	// A worker that lives may still have no handler for it: its start was read

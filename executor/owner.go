@@ -25,7 +25,7 @@ const (
 	claiming
 	// active: the claim is ours, read back.
 	active
-	// fenced: assigned, but the claim is someone else's.
+	// fenced: assigned, but the claim is someone else's, or was given back.
 	fenced
 	// stopped by an error, until the process ends.
 	stopped
@@ -230,7 +230,7 @@ func (o *owner) read(ctx context.Context, out *ledger.Outcome, now time.Time) {
 	}
 	o.noteClosed(out, own)
 	if out.Verdict == ledger.Accepted {
-		o.noteAccepted(out, own)
+		o.noteAccepted(ctx, out, own)
 	}
 	if own != nil {
 		o.readBack(ctx, own, out)
@@ -241,11 +241,13 @@ func (o *owner) read(ctx context.Context, out *ledger.Outcome, now time.Time) {
 }
 
 // noteClosed sees to attempts of this process that ended by a record which is
-// not their own outcome.
+// not their own outcome. One that was deferred before its handler began gets
+// none: no process holds it any more. A handler that runs goes on, because its
+// outcome still counts.
 func (o *owner) noteClosed(out *ledger.Outcome, own *sent) {
 	for i := range out.Attempts {
 		closed := &out.Attempts[i]
-		if closed.Status == ledger.StatusRunning || closed.Status == ledger.StatusDeferred {
+		if closed.Status == ledger.StatusRunning {
 			continue
 		}
 		if _, ok := o.toRun[closed.ID]; ok {
@@ -253,7 +255,7 @@ func (o *owner) noteClosed(out *ledger.Outcome, own *sent) {
 			o.x.slots.release()
 		}
 		a := o.held[closed.ID]
-		if a == nil || own != nil && own.attempt == a {
+		if a == nil || closed.Status == ledger.StatusDeferred || own != nil && own.attempt == a {
 			continue
 		}
 		a.closed = true
@@ -262,12 +264,14 @@ func (o *owner) noteClosed(out *ledger.Outcome, own *sent) {
 }
 
 // noteAccepted sees to events that count, whoever wrote them.
-func (o *owner) noteAccepted(out *ledger.Outcome, own *sent) {
+func (o *owner) noteAccepted(ctx context.Context, out *ledger.Outcome, own *sent) {
 	switch e := out.Event.(type) {
 	case ledger.PartitionClaimed:
 		if e.Queue == o.queue {
 			o.claimRead(e.Worker)
 		}
+	case ledger.PartitionReleased:
+		o.releaseRead(ctx, e, out.Touched)
 	case ledger.CancelRequested:
 		if open, ok := o.fold.OpenAttempt(ledger.RunID{Collection: e.CollectionID, Run: e.Run}); ok && o.held[open.ID] != nil {
 			o.held[open.ID].cancel(ErrCanceled)

@@ -49,7 +49,7 @@ func (q *readyQueue) clear() {
 // A takeover is the wait before an attempt of another worker counts as lost.
 type takeover struct {
 	attemptID int64
-	since     time.Time // when this owner first saw the attempt
+	since     time.Time // when this owner first saw the attempt, or read its worker's release
 }
 
 // holds reports whether this process has, or is about to start, the handler of
@@ -108,14 +108,19 @@ func (o *owner) asked(id ledger.RunID, now time.Time) (a ledger.Action, due time
 		delete(o.refused, id)
 		return a, due, false
 	}
-	if earlier := o.handlers[refOf(&a)]; earlier != nil {
-		earlier.awaitedBy = id // which is considered again when it returns
-		return a, due, false
-	}
-	if a.Kind == ledger.ActionStart && !o.mayServe(&a) {
+	if a.Kind == ledger.ActionStart && !o.mayBegin(&a) {
 		return a, due, false
 	}
 	return a, o.dueTime(&a, now), true
+}
+
+// mayBegin reports whether this process could run the handler of a start.
+func (o *owner) mayBegin(a *ledger.Action) bool {
+	if earlier := o.handlers[refOf(a)]; earlier != nil {
+		earlier.awaitedBy = a.RunID() // which is considered again when it returns
+		return false
+	}
+	return o.mayServe(a)
 }
 
 // dueTime returns when an action is due.
