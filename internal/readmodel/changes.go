@@ -261,7 +261,10 @@ func (c *Changes) retry(o ledger.Outcome, e ledger.RetryRequested) {
 	})
 }
 
-// open takes in a new run with the definitions it brings.
+// open takes in a new run with the definitions it brings. Those of finally tasks
+// are in the event only: nothing reads them yet, and they are not part of the
+// chain whose indexes the definitions are kept by. Their attempts have rows as
+// all have.
 func (c *Changes) open(o ledger.Outcome, id uuid.UUID, run int, tasks []ledger.Task, request runRequest) {
 	for i := range tasks {
 		key := taskKey{id, tasks[i].Index}
@@ -318,8 +321,8 @@ func (c *Changes) changeCollection(o ledger.Outcome, x ledger.CollectionChange) 
 func tasksDone(collection uuid.UUID, tasks []ledger.TaskChange) int {
 	done := 0
 	for _, t := range tasks {
-		if t.Collection != collection {
-			continue // a release may end the runs of several
+		if t.Collection != collection || t.TaskKind != ledger.KindTask {
+			continue // a release may end the runs of several, and take back finally tasks
 		}
 		if t.Status != ledger.StatusSucceeded {
 			return t.Index

@@ -73,7 +73,7 @@ type Attempt struct {
 	ID         int64 // offset of its TaskStarted
 	TaskID     uuid.UUID
 	Run        int
-	Number     int // from 1, over all runs
+	Number     int // from 1, over all runs; of a finally task within its run
 	Claim      int64
 	Worker     string
 	Status     ledger.Status // running, deferred, succeeded, failed, superseded or not_started
@@ -246,7 +246,8 @@ func scanTask(row pgx.CollectableRow) (Task, error) {
 }
 
 // Attempts returns all executions of a task, oldest first; none when the
-// tenant has no such task or it was never started.
+// tenant has no such task or it was never started. Finally tasks have theirs,
+// over all runs, although no collection shows them.
 func (s *Store) Attempts(ctx context.Context, tenant string, task uuid.UUID) ([]Attempt, error) {
 	const sql = `
 select a.id, a.task_id, a.run, a.number, a.claim, a.worker, a.status, a.started_at, a.finished_at, a.result, a.message, a.error

@@ -56,9 +56,10 @@ create table collection_counts (
     primary key (tenant, status)
 ) with (fillfactor = 20);
 
--- The definition in force of each task. Its state is in the attempts that
--- began behind defined_offset, so that a row is only written again by a retry:
--- read the view tasks.
+-- The definition in force of each task of the chain. Its state is in the attempts
+-- that began behind defined_offset, so that a row is only written again by a
+-- retry: read the view tasks. Finally tasks have none: theirs are in the data of
+-- the event that opened the run.
 create table task_definitions (
     collection_id      uuid    not null,
     index              integer not null,
@@ -81,8 +82,9 @@ create table task_definitions (
     primary key (collection_id, index)
 );
 
--- Every execution. id is the offset of its TaskStarted; its partition is in
--- the bits of task_id. task_status is what its task has become by it.
+-- Every execution, also of finally tasks. id is the offset of its TaskStarted;
+-- its partition is in the bits of task_id. number counts over all runs, of a
+-- finally task within its run. task_status is what its task has become by it.
 create table attempts (
     task_id       uuid        not null,
     id            bigint      not null,
