@@ -145,6 +145,12 @@ func TestReleaseThatEndsARun(t *testing.T) {
 		last := attempts[len(attempts)-1]
 		require.Equal(t, []any{id, ledger.StatusNotStarted, new(s.now())}, []any{last.ID, last.Status, last.FinishedAt})
 	}
+	for _, c := range []uuid.UUID{id, other} {
+		runs, err := f.Runs(t.Context(), "acme", c)
+		require.NoError(t, err)
+		last := runs[len(runs)-1]
+		require.Equal(t, []any{ledger.StatusCanceled, new(s.now())}, []any{last.Status, last.FinishedAt})
+	}
 	page, err := f.Collections(t.Context(), readmodel.Filter{Tenant: "acme"})
 	require.NoError(t, err)
 	require.Equal(t, map[ledger.Status]int64{ledger.StatusCanceled: 2}, page.Counts)

@@ -24,6 +24,7 @@ type saidCollection struct {
 	tenant string
 	status ledger.Status
 	run    int
+	runs   []ledger.Status // from the first
 	tasks  []saidTask
 }
 
@@ -46,6 +47,13 @@ func (s *said) take(o ledger.Outcome) {
 	}
 	for _, c := range o.Collections {
 		s.collections[c.ID].status, s.collections[c.ID].run = c.Status, c.Run
+	}
+	for _, r := range o.Runs {
+		c := s.collections[r.Collection]
+		if r.Status == ledger.StatusPending {
+			c.runs = append(c.runs, r.Status)
+		}
+		c.runs[r.Run-1] = r.Status
 	}
 	for _, t := range o.Tasks {
 		if t.TaskKind == ledger.KindTask {
@@ -120,6 +128,13 @@ func (s *said) checkCollection(t *testing.T, store *readmodel.Store, id uuid.UUI
 		got[i] = saidTask{row.Tasks[i].Status, row.Tasks[i].Attempts}
 	}
 	require.Equal(t, want.tasks, got, id)
+	runs, err := store.Runs(t.Context(), want.tenant, id)
+	require.NoError(t, err)
+	statuses := make([]ledger.Status, len(runs))
+	for i := range runs {
+		statuses[i] = runs[i].Status
+	}
+	require.Equal(t, want.runs, statuses, id)
 	done := slices.IndexFunc(want.tasks, func(t saidTask) bool { return t.status != ledger.StatusSucceeded })
 	if done < 0 {
 		done = len(want.tasks)
