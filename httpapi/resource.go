@@ -71,7 +71,7 @@ type Task struct {
 	Name        string             `doc:"Unique in the collection." json:"name"`
 	Type        string             `doc:"Says which handler runs it." json:"type"`
 	Description string             `json:"description"`
-	Status      ledger.Status      `enum:"pending,running,waiting,succeeded,failed,canceled" doc:"waiting: for its next automatic attempt." json:"status"`
+	Status      ledger.Status      `enum:"pending,running,waiting,succeeded,failed,canceled" doc:"waiting: for its next automatic attempt, or for an outcome from outside." json:"status"`
 	Attempts    int                `doc:"How often it was started, over all runs." minimum:"0" json:"attempts"`
 	Run         int                `doc:"The run of its last change." minimum:"1" json:"run"`
 	Args        json.RawMessage    `doc:"Any JSON." json:"args"`
