@@ -247,16 +247,22 @@ func (s *suite) preflightRefusesACopyUnlessNamed(t *testing.T) {
 }
 
 func (s *suite) otherRulesAreNamed(t *testing.T) {
-	cfg := s.config(t)
 	admin := s.admin(t)
-	id := s.createTopic(t, admin, cfg, 1)
-	s.produce(t, cfg, kafkaRecord(encode(t, 0, ledger.LedgerOpened{LedgerID: id, Partitions: 1, Rules: ledger.Rules + 1, Window: 9})))
-	var halt *ledger.HaltError
-	_, err := eventlog.Open(t.Context(), cfg)
-	require.ErrorAs(t, err, &halt)
-	require.ErrorContains(t, err, "rules version "+strconv.Itoa(ledger.Rules+1))
-	_, err = eventlog.Init(t.Context(), eventlog.InitConfig{Config: cfg})
-	require.ErrorAs(t, err, &halt)
+	for rules, says := range map[int]string{
+		0:                "under draft rules 0, which this build (rules " + strconv.Itoa(ledger.Rules) + ") cannot read: start a new ledger",
+		ledger.Rules + 1: "rules version " + strconv.Itoa(ledger.Rules+1),
+	} {
+		cfg := s.config(t)
+		id := s.createTopic(t, admin, cfg, 1)
+		s.produce(t, cfg, kafkaRecord(encode(t, 0, ledger.LedgerOpened{LedgerID: id, Partitions: 1, Rules: rules, Window: 9})))
+		var halt *ledger.HaltError
+		_, err := eventlog.Open(t.Context(), cfg)
+		require.ErrorAs(t, err, &halt)
+		require.ErrorContains(t, err, says)
+		_, err = eventlog.Init(t.Context(), eventlog.InitConfig{Config: cfg})
+		require.ErrorAs(t, err, &halt)
+		require.ErrorContains(t, err, says)
+	}
 }
 
 func (s *suite) unreachableIsSaidInTime(t *testing.T) {
