@@ -265,11 +265,11 @@ func dropBench(ctx context.Context, cfg benchConfig, logger *slog.Logger) {
 			return errors.Join(err, kafkaErr)
 		}
 		defer cl.Close()
-		_, kafkaErr = kadm.NewClient(cl).DeleteTopics(ctx, cfg.prefix+".ledger")
+		_, kafkaErr = kadm.NewClient(cl).DeleteTopics(ctx, cfg.prefix+".ledger", cfg.prefix+".snapshots")
 		return errors.Join(err, kafkaErr)
 	}()
 	if err != nil {
-		logger.WarnContext(ctx, "the benchmark's schema or topic is left behind", slog.String("schema", cfg.schema), slog.String("prefix", cfg.prefix), slog.Any("error", err))
+		logger.WarnContext(ctx, "the benchmark's schema or topics are left behind", slog.String("schema", cfg.schema), slog.String("prefix", cfg.prefix), slog.Any("error", err))
 	}
 }
 

@@ -19,10 +19,11 @@ func newInit(io stdio) *cobra.Command {
 	var cfg serverConfig
 	cmd := &cobra.Command{
 		Use:   "init",
-		Short: "Create the ledger's topic and the read models' tables",
-		Long: `Create the ledger's topic with its settings, write the genesis of every
-partition, and create the tables of the read models when --database-url is
-given. Doing it again changes nothing. The partition count is for good.`,
+		Short: "Create the ledger's topics and the read models' tables",
+		Long: `Create the topics of the ledger and of its snapshots with their settings,
+write the genesis of every partition, and create the tables of the read models
+when --database-url is given. Doing it again changes nothing. The partition
+count is for good.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			logger, err := newLogger(io, cfg.logLevel, cfg.logFormat)

@@ -39,8 +39,8 @@ const (
 type Config struct {
 	// Brokers are the bootstrap addresses, host:port. Required.
 	Brokers []string
-	// Prefix names the ledger: its topic is <prefix>.ledger. Empty means
-	// DefaultPrefix.
+	// Prefix names the ledger: its topic is <prefix>.ledger, with snapshots in
+	// <prefix>.snapshots. Empty means DefaultPrefix.
 	Prefix string
 	// ClientID is the name under which the brokers and [Reader.Members] know
 	// this process. Empty means the prefix.
@@ -85,6 +85,9 @@ func (c Config) withDefaults() (Config, error) {
 
 // topic is the name of the ledger's topic.
 func (c *Config) topic() string { return c.Prefix + ".ledger" }
+
+// snapshotsTopic is the name of the topic of the snapshots.
+func (c *Config) snapshotsTopic() string { return c.Prefix + ".snapshots" }
 
 // options are those of every client of this package.
 func (c *Config) options(watch *brokerWatch, logger *kafkaLog) []kgo.Opt {

@@ -109,7 +109,7 @@ func (r *Reader) sessionFault(ctx context.Context, err error) bool {
 
 // recreated asks the brokers whether the topic is another one by now.
 func (l *Log) recreated(ctx context.Context) bool {
-	t, err := l.describe(ctx)
+	t, err := l.describe(ctx, l.topic)
 	return err == nil && t.id != l.topicID && t.id != uuid.Nil
 }
 

@@ -41,8 +41,8 @@ type InitConfig struct {
 	ReplicationFactor int16
 }
 
-// Init creates the ledger's topic unless it is there and opens every partition
-// that is not. It may be called at any time and by several processes at once:
+// Init creates the ledger's topics unless they are there and opens every
+// partition that is not. It may be called at any time and by several processes at once:
 // all return the same ledger. Errors are those of [Open].
 func Init(ctx context.Context, cfg InitConfig) (Info, error) {
 	base, err := cfg.withDefaults()
@@ -92,12 +92,12 @@ func (l *Log) init(ctx context.Context, cfg InitConfig) error {
 			strconv.FormatInt(cfg.Window, 10) + " as asked for: the window of a ledger never changes",
 		}
 	}
-	return nil
+	return l.preflightSnapshots(ctx, t)
 }
 
 // ensureTopic describes the topic, created before when it was missing.
 func (l *Log) ensureTopic(ctx context.Context, cfg InitConfig) (*topicState, error) {
-	t, err := l.awaitTopic(ctx, false)
+	t, err := l.awaitLedger(ctx, false)
 	if !errors.Is(err, ErrNotInitialized) {
 		return t, err
 	}
@@ -112,10 +112,10 @@ func (l *Log) ensureTopic(ctx context.Context, cfg InitConfig) (*topicState, err
 	if partitions == 0 {
 		partitions = DefaultPartitions
 	}
-	if err := l.createTopic(ctx, partitions, replicas); err != nil {
+	if err := l.createTopic(ctx, l.topic, partitions, replicas, map[string]*string{"cleanup.policy": new("delete")}); err != nil {
 		return nil, err
 	}
-	return l.awaitTopic(ctx, true)
+	return l.awaitLedger(ctx, true)
 }
 
 // replicationFactor decides how many copies a new topic gets.

@@ -38,17 +38,18 @@ const (
 // A Log is an open ledger: one topic, checked, whose partitions are opened. It
 // is safe for concurrent use.
 type Log struct {
-	cfg     Config
-	topic   string
-	topicID uuid.UUID
-	info    Info
-	client  *kgo.Client // appends and requests; readers have their own
-	admin   *kadm.Client
-	watch   *brokerWatch
-	library *kafkaLog // what the Kafka library says, of all clients
-	metrics *metrics
-	ends    *ends
-	opened  atomic.Bool // whether Open succeeded
+	cfg            Config
+	topic          string
+	topicID        uuid.UUID
+	snapshotsTopic string
+	info           Info
+	client         *kgo.Client // appends and requests; readers have their own
+	admin          *kadm.Client
+	watch          *brokerWatch
+	library        *kafkaLog // what the Kafka library says, of all clients
+	metrics        *metrics
+	ends           *ends
+	opened         atomic.Bool // whether Open succeeded
 
 	mu   sync.Mutex
 	lost map[int32]bool // partitions whose acknowledged records were found missing
@@ -86,7 +87,7 @@ func newLog(ctx context.Context, cfg Config) (*Log, error) {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	l := &Log{
-		cfg: cfg, topic: cfg.topic(), metrics: m, watch: newBrokerWatch(cfg.Logger),
+		cfg: cfg, topic: cfg.topic(), snapshotsTopic: cfg.snapshotsTopic(), metrics: m, watch: newBrokerWatch(cfg.Logger),
 		library: newKafkaLog(cfg.Logger), ends: newEnds(), lost: make(map[int32]bool),
 	}
 	l.client, err = kgo.NewClient(append(cfg.options(l.watch, l.library),
@@ -143,7 +144,7 @@ func (l *Log) open(ctx context.Context) error {
 	if err := l.ping(ctx); err != nil {
 		return err
 	}
-	t, err := l.awaitTopic(ctx, false)
+	t, err := l.awaitLedger(ctx, false)
 	if err != nil {
 		return err
 	}
@@ -154,7 +155,10 @@ func (l *Log) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return l.adopt(opened)
+	if err := l.adopt(opened); err != nil {
+		return err
+	}
+	return l.preflightSnapshots(ctx, t)
 }
 
 // explain adds to an error of opening that the brokers are to blame, when they
@@ -214,7 +218,7 @@ func (l *Log) ready(ctx context.Context) error {
 	if n > 0 {
 		return fmt.Errorf("%w: brokers lost acknowledged records of %d partitions", ErrDataLoss, n)
 	}
-	t, err := l.describe(ctx)
+	t, err := l.describe(ctx, l.topic)
 	switch {
 	case err != nil:
 		return l.explain(ctx, err)

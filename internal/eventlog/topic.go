@@ -24,8 +24,9 @@ const (
 // answer.
 var errNoAnswer = errors.New("the broker's answer is incomplete")
 
-// topicState is the topic as the brokers describe it.
+// topicState is a topic as the brokers describe it.
 type topicState struct {
+	name       string
 	id         uuid.UUID
 	partitions []kmsg.MetadataResponseTopicPartition
 	brokers    int
@@ -52,11 +53,11 @@ func (t *topicState) leaders() error {
 	return nil
 }
 
-// describe asks the brokers for the topic.
-func (l *Log) describe(ctx context.Context) (*topicState, error) {
+// describe asks the brokers for a topic.
+func (l *Log) describe(ctx context.Context, topic string) (*topicState, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	t := kmsg.NewMetadataRequestTopic()
-	t.Topic = new(l.topic)
+	t.Topic = &topic
 	req.Topics = append(req.Topics, t)
 	resp, err := req.RequestWith(ctx, l.client)
 	if err != nil {
@@ -72,27 +73,36 @@ func (l *Log) describe(ctx context.Context) (*topicState, error) {
 	if len(answer.Partitions) == 0 {
 		return nil, errNoAnswer
 	}
-	return &topicState{id: answer.TopicID, partitions: answer.Partitions, brokers: len(resp.Brokers)}, nil
+	return &topicState{name: topic, id: answer.TopicID, partitions: answer.Partitions, brokers: len(resp.Brokers)}, nil
 }
 
-// awaitTopic describes the topic and waits until all of its partitions have a
+// awaitTopic describes a topic and waits until all of its partitions have a
 // leader. A missing topic is ErrNotInitialized, unless it was created just now
 // and not every broker may know.
 //
 //nolint:revive // created says whose topic is waited for; two functions would differ in one line
-func (l *Log) awaitTopic(ctx context.Context, created bool) (*topicState, error) {
+func (l *Log) awaitTopic(ctx context.Context, topic string, created bool) (*topicState, error) {
 	var t *topicState
 	err := l.retry(ctx, func() error {
 		var err error
-		t, err = l.describe(ctx)
+		t, err = l.describe(ctx, topic)
 		if errors.Is(err, kerr.UnknownTopicOrPartition) && !created {
-			return fmt.Errorf("%w: there is no topic %s", ErrNotInitialized, l.topic)
+			return fmt.Errorf("%w: there is no topic %s", ErrNotInitialized, topic)
 		}
 		if err != nil {
 			return err
 		}
 		return t.leaders()
 	})
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// awaitLedger is awaitTopic for the ledger's topic, and notes what it is.
+func (l *Log) awaitLedger(ctx context.Context, created bool) (*topicState, error) {
+	t, err := l.awaitTopic(ctx, l.topic, created)
 	if err != nil {
 		return nil, err
 	}
@@ -115,24 +125,22 @@ func (l *Log) retry(ctx context.Context, f func() error) error {
 	}
 }
 
-// createTopic creates the topic with the settings that preflight asks for.
-func (l *Log) createTopic(ctx context.Context, partitions int32, replicas int16) error {
-	configs := map[string]*string{
-		"cleanup.policy":         new("delete"),
-		"retention.ms":           new("-1"),
-		"retention.bytes":        new("-1"),
-		"message.timestamp.type": new("LogAppendTime"),
-		"min.insync.replicas":    new(strconv.Itoa(max(1, min(int(replicas)-1, safeInSync)))),
-	}
+// createTopic creates a topic with the settings that preflight asks for: those
+// in configs, to which it adds what both topics have.
+func (l *Log) createTopic(ctx context.Context, topic string, partitions int32, replicas int16, configs map[string]*string) error {
+	configs["retention.ms"] = new("-1")
+	configs["retention.bytes"] = new("-1")
+	configs["message.timestamp.type"] = new("LogAppendTime")
+	configs["min.insync.replicas"] = new(strconv.Itoa(max(1, min(int(replicas)-1, safeInSync))))
 	if replicas > 1 {
 		configs["unclean.leader.election.enable"] = new("false")
 	}
-	_, err := l.admin.CreateTopic(ctx, partitions, replicas, configs, l.topic)
+	_, err := l.admin.CreateTopic(ctx, partitions, replicas, configs, topic)
 	if errors.Is(err, kerr.TopicAlreadyExists) {
 		return nil // another process was faster
 	}
 	if err != nil {
-		return fmt.Errorf("create topic: %w", err)
+		return fmt.Errorf("create topic %s: %w", topic, err)
 	}
 	return nil
 }
@@ -140,7 +148,7 @@ func (l *Log) createTopic(ctx context.Context, partitions int32, replicas int16)
 // preflight checks all that could lose or change history. The error joins a
 // *PreflightError for each finding.
 func (l *Log) preflight(ctx context.Context, t *topicState) error {
-	settings, err := l.settings(ctx)
+	settings, err := l.settings(ctx, l.topic)
 	if err != nil {
 		return fmt.Errorf("read the topic's settings: %w", err)
 	}
@@ -148,8 +156,13 @@ func (l *Log) preflight(ctx context.Context, t *topicState) error {
 	if err != nil {
 		return fmt.Errorf("ask for log starts: %w", err)
 	}
-	found := checkSettings(settings)
-	found = append(found, l.checkReplication(t, settings)...)
+	found := checkSettings(settings, ledgerSettings(), maxBatchBytes)
+	unsafe := checkReplication(t, settings)
+	if l.cfg.AllowSingleReplica {
+		l.info.SingleReplica = len(unsafe) > 0
+	} else {
+		found = append(found, unsafe...)
+	}
 	if n := t.count(); n > ledger.MaxPartitions {
 		found = append(found, &PreflightError{"partition count", strconv.Itoa(int(n)), "at most " + strconv.Itoa(ledger.MaxPartitions)})
 	}
@@ -164,13 +177,21 @@ func (l *Log) preflight(ctx context.Context, t *topicState) error {
 	return errors.Join(found...)
 }
 
-// settings returns the topic's settings that are in force.
-func (l *Log) settings(ctx context.Context) (map[string]string, error) {
-	resources, err := l.admin.DescribeTopicConfigs(ctx, l.topic)
+// settings returns a topic's settings that are in force.
+func (l *Log) settings(ctx context.Context, topic string) (settings map[string]string, err error) {
+	err = l.retry(ctx, func() (err error) { // not every broker knows a new topic at once
+		settings, err = l.describeSettings(ctx, topic)
+		return err
+	})
+	return settings, err
+}
+
+func (l *Log) describeSettings(ctx context.Context, topic string) (map[string]string, error) {
+	resources, err := l.admin.DescribeTopicConfigs(ctx, topic)
 	if err != nil {
 		return nil, err
 	}
-	resource, err := resources.On(l.topic, nil)
+	resource, err := resources.On(topic, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -184,30 +205,37 @@ func (l *Log) settings(ctx context.Context) (map[string]string, error) {
 	return settings, nil
 }
 
-// checkSettings judges the settings that do not depend on the replication.
-func checkSettings(settings map[string]string) []error {
-	var found []error
-	for _, want := range [...]struct{ name, value string }{
+// setting is one that must have one value.
+type setting struct{ name, value string }
+
+func ledgerSettings() []setting {
+	return []setting{
 		{"cleanup.policy", "delete"},
 		{"retention.ms", "-1"},
 		{"retention.bytes", "-1"},
 		{"message.timestamp.type", "LogAppendTime"},
-	} {
+	}
+}
+
+// checkSettings judges the settings that do not depend on the replication.
+func checkSettings(settings map[string]string, wanted []setting, batchBytes int) []error {
+	var found []error
+	for _, want := range wanted {
 		if value := settings[want.name]; value != want.value {
 			found = append(found, &PreflightError{want.name, orUnset(value), want.value})
 		}
 	}
-	if n, err := strconv.Atoi(settings["max.message.bytes"]); err != nil || n < maxBatchBytes {
+	if n, err := strconv.Atoi(settings["max.message.bytes"]); err != nil || n < batchBytes {
 		found = append(found, &PreflightError{
-			"max.message.bytes", orUnset(settings["max.message.bytes"]), "at least " + strconv.Itoa(maxBatchBytes),
+			"max.message.bytes", orUnset(settings["max.message.bytes"]), "at least " + strconv.Itoa(batchBytes),
 		})
 	}
 	return found
 }
 
 // checkReplication judges whether an acknowledged record survives the loss of a
-// broker, and notes it in info when it is allowed not to.
-func (l *Log) checkReplication(t *topicState, settings map[string]string) []error {
+// broker.
+func checkReplication(t *topicState, settings map[string]string) []error {
 	var found []error
 	const alone = ", or a single replica must be allowed"
 	inSync, _ := strconv.Atoi(settings["min.insync.replicas"]) // not a number: 0, which is too few
@@ -222,10 +250,6 @@ func (l *Log) checkReplication(t *topicState, settings map[string]string) []erro
 	// Brokers that have no unclean elections don't name the setting.
 	if value, ok := settings["unclean.leader.election.enable"]; ok && value != "false" {
 		found = append(found, &PreflightError{"unclean.leader.election.enable", orUnset(value), "false" + alone})
-	}
-	if l.cfg.AllowSingleReplica {
-		l.info.SingleReplica = len(found) > 0
-		return nil
 	}
 	return found
 }

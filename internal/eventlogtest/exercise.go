@@ -66,6 +66,8 @@ func Exercise(t *testing.T, brokers []string) {
 		{"ReaderWaitsForBrokers", s.readerWaitsForBrokers},
 		{"GroupSharesPartitions", s.groupSharesPartitions},
 		{"GroupNoticesLostHistory", s.groupNoticesLostHistory},
+		{"SnapshotsTopicIsCreated", s.snapshotsTopicIsCreated},
+		{"PreflightChecksTheSnapshotsTopic", s.preflightChecksTheSnapshotsTopic},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			t.Parallel()
@@ -89,8 +91,8 @@ func (s *suite) config(t *testing.T) eventlog.Config {
 		client, err := kgo.NewClient(kgo.SeedBrokers(s.brokers...))
 		require.NoError(t, err)
 		defer client.Close()
-		// What remains after a failed deletion is an unused topic.
-		_, _ = kadm.NewClient(client).DeleteTopics(ctx, topic(cfg))
+		// What remains after a failed deletion are unused topics.
+		_, _ = kadm.NewClient(client).DeleteTopics(ctx, topic(cfg), snapshotsTopic(cfg))
 	})
 	return cfg
 }

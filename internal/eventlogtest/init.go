@@ -348,15 +348,20 @@ func kafkaRecord(msg ledger.Message) *kgo.Record {
 // alter changes settings of a ledger's topic and waits until they are in force.
 func alter(t *testing.T, admin *kadm.Client, cfg eventlog.Config, settings map[string]string) {
 	t.Helper()
+	alterTopic(t, admin, topic(cfg), settings)
+}
+
+func alterTopic(t *testing.T, admin *kadm.Client, topic string, settings map[string]string) {
+	t.Helper()
 	var changes []kadm.AlterConfig
 	for name, value := range settings {
 		changes = append(changes, kadm.AlterConfig{Op: kadm.SetConfig, Name: name, Value: new(value)})
 	}
-	responses, err := admin.AlterTopicConfigs(t.Context(), changes, topic(cfg))
+	responses, err := admin.AlterTopicConfigs(t.Context(), changes, topic)
 	require.NoError(t, err)
 	require.NoError(t, responses[0].Err)
 	require.Eventually(t, func() bool {
-		configs, err := admin.DescribeTopicConfigs(t.Context(), topic(cfg))
+		configs, err := admin.DescribeTopicConfigs(t.Context(), topic)
 		if err != nil {
 			return false
 		}
