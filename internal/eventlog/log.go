@@ -49,7 +49,11 @@ type Log struct {
 	library        *kafkaLog // what the Kafka library says, of all clients
 	metrics        *metrics
 	ends           *ends
-	opened         atomic.Bool // whether Open succeeded
+	places         *places
+	decompressor   kgo.Decompressor
+	readSlots      chan struct{} // holds a token per snapshot that is being read
+	writeSlots     chan struct{} // holds a token per snapshot that is being written
+	opened         atomic.Bool   // whether Open succeeded
 
 	mu   sync.Mutex
 	lost map[int32]bool // partitions whose acknowledged records were found missing
@@ -88,7 +92,9 @@ func newLog(ctx context.Context, cfg Config) (*Log, error) {
 	}
 	l := &Log{
 		cfg: cfg, topic: cfg.topic(), snapshotsTopic: cfg.snapshotsTopic(), metrics: m, watch: newBrokerWatch(cfg.Logger),
-		library: newKafkaLog(cfg.Logger), ends: newEnds(), lost: make(map[int32]bool),
+		library: newKafkaLog(cfg.Logger), ends: newEnds(), places: newPlaces(), decompressor: kgo.DefaultDecompressor(),
+		readSlots: make(chan struct{}, snapshotsAtOnce), writeSlots: make(chan struct{}, snapshotsAtOnce),
+		lost: make(map[int32]bool),
 	}
 	l.client, err = kgo.NewClient(append(cfg.options(l.watch, l.library),
 		kgo.Dialer(l.dialWithin(ctx)),

@@ -16,6 +16,17 @@ type metrics struct {
 
 	// The children of appends, looked up once.
 	acknowledged, unknown, overloaded prometheus.Counter
+
+	snapshots snapshotMetrics
+}
+
+// snapshotMetrics count what became of snapshots.
+type snapshotMetrics struct {
+	ended, bytes *prometheus.CounterVec
+
+	// Their children, looked up once.
+	written, skipped, failed, restored, unusable, refused prometheus.Counter
+	bytesWritten, bytesRestored                           prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -33,9 +44,11 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "keten_data_loss_total",
 			Help: "Times that history was found lost, replaced or corrupt, by partition and by who noticed.",
 		}, []string{"partition", "by"}),
+		snapshots: newSnapshotMetrics(),
 	}
 	if reg != nil {
-		err := errors.Join(register(reg, &m.appends), register(reg, &m.duration), register(reg, &m.loss))
+		err := errors.Join(register(reg, &m.appends), register(reg, &m.duration), register(reg, &m.loss),
+			register(reg, &m.snapshots.ended), register(reg, &m.snapshots.bytes))
 		if err != nil {
 			return nil, err
 		}
@@ -43,7 +56,32 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m.acknowledged = m.appends.WithLabelValues("acknowledged")
 	m.unknown = m.appends.WithLabelValues("unknown")
 	m.overloaded = m.appends.WithLabelValues("overloaded")
+	m.snapshots.lookUp()
 	return m, nil
+}
+
+func newSnapshotMetrics() snapshotMetrics {
+	return snapshotMetrics{
+		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "keten_snapshots_total",
+			Help: "Snapshots of partitions, by what became of them: written, skipped (not due), failed (to be written), restored, unusable (torn, damaged or of another build) or refused (of another history).",
+		}, []string{"result"}),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "keten_snapshot_bytes_total",
+			Help: "Bytes of the snapshots that were written or restored.",
+		}, []string{"result"}),
+	}
+}
+
+func (m *snapshotMetrics) lookUp() {
+	m.written = m.ended.WithLabelValues("written")
+	m.skipped = m.ended.WithLabelValues("skipped")
+	m.failed = m.ended.WithLabelValues("failed")
+	m.restored = m.ended.WithLabelValues("restored")
+	m.unusable = m.ended.WithLabelValues("unusable")
+	m.refused = m.ended.WithLabelValues("refused")
+	m.bytesWritten = m.bytes.WithLabelValues("written")
+	m.bytesRestored = m.bytes.WithLabelValues("restored")
 }
 
 // register registers *c, or sets it to the equal collector that is there.

@@ -86,3 +86,16 @@ func (l *Log) createSnapshots(ctx context.Context, ledgerTopic *topicState) erro
 	}
 	return err
 }
+
+// remakeSnapshots makes the topic of the snapshots again when somebody deleted
+// it while the ledger is open.
+func (l *Log) remakeSnapshots(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	t, err := l.describe(ctx, l.topic)
+	if err != nil {
+		return err
+	}
+	_, err = l.ensureSnapshots(ctx, t)
+	return err
+}

@@ -53,6 +53,20 @@ func (t *topicState) leaders() error {
 	return nil
 }
 
+// leader is the broker that serves a partition.
+func (t *topicState) leader(partition int32) (int32, error) {
+	for _, p := range t.partitions {
+		switch {
+		case p.Partition != partition:
+		case p.Leader < 0:
+			return 0, fmt.Errorf("partition %d: %w", partition, kerr.LeaderNotAvailable)
+		default:
+			return p.Leader, nil
+		}
+	}
+	return 0, fmt.Errorf("partition %d: %w", partition, kerr.UnknownTopicOrPartition)
+}
+
 // describe asks the brokers for a topic.
 func (l *Log) describe(ctx context.Context, topic string) (*topicState, error) {
 	req := kmsg.NewPtrMetadataRequest()

@@ -67,7 +67,21 @@ func Exercise(t *testing.T, brokers []string) {
 		{"GroupSharesPartitions", s.groupSharesPartitions},
 		{"GroupNoticesLostHistory", s.groupNoticesLostHistory},
 		{"SnapshotsTopicIsCreated", s.snapshotsTopicIsCreated},
+		{"SnapshotsTopicIsMadeAgain", s.snapshotsTopicIsMadeAgain},
 		{"PreflightChecksTheSnapshotsTopic", s.preflightChecksTheSnapshotsTopic},
+		{"SnapshotComesBack", s.snapshotComesBack},
+		{"ManyResumeAtOnce", s.manyResumeAtOnce},
+		{"SnapshotIsSkippedWhenRecent", s.snapshotIsSkippedWhenRecent},
+		{"TornSnapshotsAreNotUsed", s.tornSnapshotsAreNotUsed},
+		{"ChunksOfTwoWritersDoNotMix", s.chunksOfTwoWritersDoNotMix},
+		{"UnusableSnapshotsArePassedOver", s.unusableSnapshotsArePassedOver},
+		{"OldSnapshotsAreDeleted", s.oldSnapshotsAreDeleted},
+		{"SnapshotsOfOtherHistoriesAreRefused", s.snapshotsOfOtherHistoriesAreRefused},
+		{"WritersNoticeLostHistory", s.writersNoticeLostHistory},
+		{"SnapshotsOfADeletedLedgerAreRefused", s.snapshotsOfADeletedLedgerAreRefused},
+		{"SnapshotsOfARefilledTopicArePassedOver", s.snapshotsOfARefilledTopicArePassedOver},
+		{"SnapshotsOfTheOriginalArePassedOver", s.snapshotsOfTheOriginalArePassedOver},
+		{"SnapshotsWaitForBrokers", s.snapshotsWaitForBrokers},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			t.Parallel()

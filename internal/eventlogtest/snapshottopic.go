@@ -43,6 +43,23 @@ func (s *suite) snapshotsTopicIsCreated(t *testing.T) {
 	require.NoError(t, reopen(t, cfg).Ready(within(t, patience)))
 }
 
+// An operator may delete the snapshots of a ledger that is open.
+func (s *suite) snapshotsTopicIsMadeAgain(t *testing.T) {
+	l, cfg := s.open(t)
+	appendAll(t, l, message(t, 0, 1), message(t, 0, 2), message(t, 0, 3))
+	folds := foldEach(t, l, 0)
+	write(t, l, snapshot(folds[2]))
+	s.deleteTopic(t, snapshotsTopic(cfg))
+	_, found, err := l.ReadSnapshot(within(t, patience), 0)
+	require.NoError(t, err)
+	require.False(t, found)
+	write(t, l, snapshot(folds[3]))
+	requireNewest(t, l, folds[3])
+	s.deleteTopic(t, snapshotsTopic(cfg))
+	write(t, l, snapshot(folds[4]))
+	requireNewest(t, l, folds[4])
+}
+
 func (s *suite) preflightChecksTheSnapshotsTopic(t *testing.T) {
 	cfg := s.config(t)
 	info := s.init(t, cfg)
