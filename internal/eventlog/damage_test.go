@@ -29,6 +29,7 @@ func TestDamagedLog(t *testing.T) {
 	k := kafkatest.New(t, kafkatest.Config{Dir: dir, HeapMB: 256})
 	lostTailIsNoticed(t, k, dir)
 	corruptBatchEndsItsPartition(t, k, dir)
+	snapshotOutlivesTheTail(t, k, dir)
 }
 
 // A broker may lose its last records in a crash, and be given new ones. What
@@ -74,16 +75,7 @@ func corruptBatchEndsItsPartition(t *testing.T, k *kafkatest.Kafka, dir string) 
 		appendOne(t, l, 0)
 		appendOne(t, l, 1)
 	}
-	log := segment(dir, "corrupt")
-	at := batchAt(t, log, 3) + 80 // behind the header, in the record
-	f, err := os.OpenFile(log, os.O_RDWR, 0)
-	require.NoError(t, err)
-	var b [1]byte
-	_, err = f.ReadAt(b[:], at)
-	require.NoError(t, err)
-	_, err = f.WriteAt([]byte{b[0] ^ 0xff}, at)
-	require.NoError(t, err)
-	require.NoError(t, f.Close())
+	flip(t, segment(dir, "corrupt"), 3)
 
 	r, err := l.NewReader(eventlog.ReaderConfig{From: map[int32]eventlog.Start{0: {LeaderEpoch: -1}, 1: {LeaderEpoch: -1}}})
 	require.NoError(t, err)
@@ -109,6 +101,54 @@ func corruptBatchEndsItsPartition(t *testing.T, k *kafkatest.Kafka, dir string) 
 	require.NoError(t, err)
 	require.Len(t, fetched, 1)
 	require.Equal(t, int32(1), fetched[0].Partition)
+}
+
+// The snapshot of a tail that is lost must not be used, neither before the log
+// has grown beyond it again nor after. Of a partition that lost nothing it is as
+// good as before, although another leader was elected.
+func snapshotOutlivesTheTail(t *testing.T, k *kafkatest.Kafka, dir string) {
+	t.Helper()
+	l := open(t, k.Brokers(), "snap")
+	for range 10 {
+		appendOne(t, l, 0)
+		appendOne(t, l, 1)
+	}
+	folds := map[int32]*ledger.Partition{0: ledger.NewPartition(0), 1: ledger.NewPartition(1)}
+	for p, fold := range folds {
+		foldTo(t, l, fold, 5)
+		write(t, l, fold)
+		foldTo(t, l, fold, 10)
+		write(t, l, fold)
+		require.Equal(t, p, fold.Index())
+	}
+	require.NoError(t, k.Kill())
+	log := segment(dir, "snap")
+	require.NoError(t, os.Truncate(log, batchAt(t, log, 7)))
+	require.NoError(t, k.Restart(t.Context()))
+
+	after := open(t, k.Brokers(), "snap")
+	for range 2 {
+		for name, l := range map[string]*eventlog.Log{"running": l, "resuming": after} {
+			_, _, err := l.Resume(within(t), 0)
+			require.ErrorIs(t, err, eventlog.ErrDataLoss, name)
+			fold, from, err := l.Resume(within(t), 1)
+			require.NoError(t, err, name)
+			require.Equal(t, eventlog.Start{Offset: 10, LeaderEpoch: folds[1].LeaderEpoch()}, from, name)
+			require.Equal(t, folds[1].StateHash(), fold.StateHash(), name)
+		}
+		for range 10 { // beyond the snapshot
+			appendOne(t, after, 0)
+			appendOne(t, after, 1)
+		}
+	}
+
+	// What cannot be decoded is no snapshot, and no loss.
+	flip(t, partitionFile(dir, "snap.snapshots-1"), 1)
+	fold, _, err := after.Resume(within(t), 1)
+	require.NoError(t, err)
+	require.Zero(t, fold.Position())
+	_, _, err = after.WriteSnapshot(within(t), snapshot(folds[1]))
+	require.ErrorIs(t, err, eventlog.ErrCorrupt)
 }
 
 func open(t *testing.T, brokers []string, prefix string) *eventlog.Log {
@@ -182,9 +222,26 @@ func pollError(t *testing.T, r *eventlog.Reader) error {
 	return fetched[0].Err
 }
 
+// flip damages the batch of an offset in a segment.
+func flip(t *testing.T, segment string, offset uint64) {
+	t.Helper()
+	at := batchAt(t, segment, offset) + 80 // behind the header, in the record
+	f, err := os.OpenFile(segment, os.O_RDWR, 0)
+	require.NoError(t, err)
+	var b [1]byte
+	_, err = f.ReadAt(b[:], at)
+	require.NoError(t, err)
+	_, err = f.WriteAt([]byte{b[0] ^ 0xff}, at)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+}
+
 // segment is the file in which Kafka keeps partition 0 of a ledger.
-func segment(dir, prefix string) string {
-	return filepath.Join(dir, "data", prefix+".ledger-0", "00000000000000000000.log")
+func segment(dir, prefix string) string { return partitionFile(dir, prefix+".ledger-0") }
+
+// partitionFile is the file in which Kafka keeps a partition.
+func partitionFile(dir, partition string) string {
+	return filepath.Join(dir, "data", partition, "00000000000000000000.log")
 }
 
 // batchAt returns where the batch of an offset begins in a segment. Every record
