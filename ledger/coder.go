@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"math"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 )
@@ -104,6 +105,9 @@ func (c *coder) text(v *string) {
 		return
 	}
 	b := c.take(n)
+	if !utf8.Valid(b) {
+		c.fail("has a text that is not UTF-8")
+	}
 	if len(b) > internBytes {
 		*v = string(b)
 		return

@@ -50,11 +50,7 @@ func (p *Partition) applyRetry(x *Parsed, e RetryRequested) {
 		return
 	}
 	p.touch(RunID{e.CollectionID, e.Run})
-	if reason := p.judgeRetry(e); reason != "" {
-		p.stale(reason)
-		return
-	}
-	if reason := p.judgeAsOf(e.AsOf, x.Offset); reason != "" {
+	if reason := p.judgeRetry(e, x.Offset); reason != "" {
 		p.stale(reason)
 		return
 	}
@@ -65,8 +61,13 @@ func (p *Partition) applyRetry(x *Parsed, e RetryRequested) {
 	})
 }
 
-// judgeRetry returns what speaks against a retry apart from its as_of.
-func (p *Partition) judgeRetry(e RetryRequested) Reason {
+// judgeRetry returns why a retry is refused, "" when it is accepted. That its
+// author has seen more than there is comes first: history was lost, and what
+// stands in its place says nothing.
+func (p *Partition) judgeRetry(e RetryRequested, offset int64) Reason {
+	if e.AsOf > offset {
+		return ReasonAhead
+	}
 	if _, active := p.active[e.CollectionID]; active {
 		return ReasonActive
 	}
@@ -78,7 +79,7 @@ func (p *Partition) judgeRetry(e RetryRequested) Reason {
 			return ReasonChanged
 		}
 	}
-	return ""
+	return p.judgeAsOf(e.AsOf, offset)
 }
 
 // applyCancel is R7.

@@ -19,7 +19,7 @@ func decodeHot(r Record, name string) (Event, bool) {
 	switch name {
 	case "CollectionCreated":
 		e := h.created()
-		return e, h.done() && addressed(r, e.CollectionID) && checkCreated(r.Partition, e, len(r.Value)) == nil
+		return e, h.done() && addressed(r, e.CollectionID) && checkCreated(r.Partition, e, r.Value) == nil
 	case "TaskStarted":
 		e := h.started()
 		return e, h.done() && addressed(r, e.CollectionID) && checkStarted(e) == nil

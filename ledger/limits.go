@@ -1,9 +1,13 @@
 package ledger
 
 import (
+	"bytes"
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // The limits of what the ledger accepts. They are part of the rules: changing
@@ -30,7 +34,12 @@ const (
 	MaxAttempts        = 1000
 	MaxLostAttempts    = 10        // of one task in one run
 	MaxCount           = 1<<31 - 1 // runs of a collection, attempts of a task
+	MaxEarlierAttempts = 1 << 30   // that a definition may carry: room for a run's own, however often it is started
 )
+
+// The rules count in int, which must have 64 bits: this does not compile where
+// it has fewer, since verdicts would differ.
+const _ int = 1 << 40
 
 // The defaults written into every task definition.
 const (
@@ -59,6 +68,32 @@ func (e *InvalidError) Error() string {
 
 func invalid(path, format string, args ...any) *InvalidError {
 	return &InvalidError{Path: path, Rule: fmt.Sprintf(format, args...)}
+}
+
+// maxReasonBytes bounds what the fold says about a record: a name in it may be
+// as long as an event.
+const maxReasonBytes = 512
+
+// tame makes a text of unknown origin short, printable and the same for good:
+// which characters need no escape depends on the build's Unicode tables, so none
+// but those of ASCII go without.
+func tame(s string) string {
+	if len(s) > maxReasonBytes {
+		s = s[:maxReasonBytes] + "..."
+	}
+	if strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if r < ' ' || r > '~' {
+			q := strconv.QuoteRuneToASCII(r)
+			b.WriteString(q[1 : len(q)-1])
+			continue
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
 }
 
 // CheckText returns an *[InvalidError] at path unless s is valid UTF-8 without
@@ -105,15 +140,26 @@ func CheckLabels(path string, labels map[string]string) error {
 	return nil
 }
 
-// definitionBytes is the encoded size of task definitions.
-func definitionBytes(lists ...[]Task) (int, error) {
-	n := 0
-	for _, l := range lists {
-		b, err := marshal(l)
-		if err != nil {
-			return 0, err
-		}
-		n += len(b)
+// definitionBytes is how long the values of tasks and finally are in an event.
+func definitionBytes(value []byte) int {
+	d := jsontext.NewDecoder(bytes.NewReader(value))
+	if _, err := d.ReadToken(); err != nil {
+		return 0
 	}
-	return n, nil
+	n := 0
+	for d.PeekKind() == '"' {
+		name, err := d.ReadToken()
+		if err != nil {
+			return 0 // cannot be: it was decoded before
+		}
+		list := name.String() == "tasks" || name.String() == "finally"
+		v, err := d.ReadValue()
+		if err != nil {
+			return 0
+		}
+		if list {
+			n += len(v)
+		}
+	}
+	return n
 }

@@ -81,8 +81,9 @@ type Outcome struct {
 	Attempts    []AttemptChange
 
 	// Touched are the runs of which [Partition.NextFor] may now say something
-	// else, also after a refused record. A run may be in it twice. A
-	// PartitionClaimed touches all and names none.
+	// else, also after a refused record. A run may be in it twice. What changes
+	// for all runs of a queue by a new claim, or by the release of the current
+	// one, is not in it.
 	Touched []RunID
 }
 
@@ -113,7 +114,7 @@ type TaskChange struct {
 	Run        int
 	Status     Status // pending, running, waiting (also for an outcome from outside), succeeded, failed or canceled
 	Attempts   int    // accepted starts in all runs; of a finally task in this one
-	AttemptID  int64  // of the last attempt, -1 for none
+	AttemptID  int64  // of the last attempt, -1 for none and for a task that is canceled before its next
 	Worker     string // of the last attempt
 	StartedMS  int64  // of the last attempt, 0 for none
 	FinishedMS int64  // of the last attempt, 0 while it is open

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/google/uuid"
 )
@@ -104,7 +105,7 @@ func (p *Partition) Apply(r Record) (Outcome, error) {
 // ApplyParsed is [Partition.Apply] for a record that was parsed before, here or
 // elsewhere.
 func (p *Partition) ApplyParsed(x *Parsed) (Outcome, error) {
-	if x.Offset < p.position || x.Partition != p.index {
+	if x.Offset < p.position || x.Offset == math.MaxInt64 || x.Partition != p.index {
 		return Outcome{}, p.halt(x, "", fmt.Sprintf("record %d:%d does not follow position %d:%d",
 			x.Partition, x.Offset, p.index, p.position))
 	}
@@ -119,7 +120,7 @@ func (p *Partition) ApplyParsed(x *Parsed) (Outcome, error) {
 	case errors.Is(x.err, ErrUnknownType):
 		return Outcome{}, p.halt(x, x.Type, "this build does not know the type; a newer one wrote it")
 	default:
-		p.refuse(Invalid, Reason(x.err.Error()))
+		p.refuse(Invalid, Reason(tame(x.err.Error())))
 	}
 	p.advance(x)
 	return p.out, nil
@@ -146,7 +147,7 @@ func (p *Partition) advance(x *Parsed) {
 }
 
 func (p *Partition) halt(x *Parsed, typ, why string) error {
-	return &HaltError{Partition: p.index, Offset: x.Offset, Type: typ, Why: why}
+	return &HaltError{Partition: p.index, Offset: x.Offset, Type: tame(typ), Why: why}
 }
 
 func (p *Partition) refuse(v Verdict, reason Reason) {

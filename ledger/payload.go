@@ -88,7 +88,7 @@ func numberRule(n []byte) string {
 	}
 	digits := bytes.TrimLeft(bytes.TrimLeft(n[i+1:], "+-"), "0")
 	if len(digits) > 3 || len(digits) == 3 && string(digits) > "300" {
-		return "is a number with an exponent beyond ±300"
+		return "is a number with an exponent outside -300 to 300"
 	}
 	return ""
 }

@@ -50,7 +50,7 @@ func TestCheckPayloadNamesPlaceAndRule(t *testing.T) {
 		`{"\u0061":1,"a":1}`:                           {Path: "/a", Rule: "is there twice"},
 		object(40)[:len(object(40))-1] + `,"k3":0}`:    {Path: "/k3", Rule: "is there twice"},
 		`{"a":[0,"\u0000"]}`:                           {Path: "/a/1", Rule: "contains U+0000"},
-		`{"a":[0,1e301]}`:                              {Path: "/a/1", Rule: "is a number with an exponent beyond ±300"},
+		`{"a":[0,1e301]}`:                              {Path: "/a/1", Rule: "is a number with an exponent outside -300 to 300"},
 		`{"a/b":[0,` + strings.Repeat("9", 401) + `]}`: {Path: "/a~1b/1", Rule: "is a number of more than 400 bytes"},
 		`{"a":` + strings.Repeat("[", 64) + strings.Repeat("]", 64) + `}`: {Path: "/a" + strings.Repeat("/0", 63), Rule: "is nested deeper than 64 levels"},
 		strings.Repeat("[", 64) + `{}` + strings.Repeat("]", 64):          {Path: strings.Repeat("/0", 64), Rule: "is nested deeper than 64 levels"},

@@ -82,7 +82,7 @@ func Encode(partition int32, m Meta, e Event) (Message, error) {
 	if err != nil {
 		return Message{}, fmt.Errorf("encode %s: %w", e.EventName(), err)
 	}
-	if err := checkEvent(partition, e, len(value)); err != nil {
+	if err := checkEvent(partition, e, value); err != nil {
 		return Message{}, err
 	}
 	msg := Message{Partition: partition, EventID: m.EventID, Value: value}
@@ -173,7 +173,7 @@ func decodeAny(r Record, name string) (Event, error) {
 	if err := checkKey(r.Key, e); err != nil {
 		return nil, err
 	}
-	if err := checkEvent(r.Partition, e, len(r.Value)); err != nil {
+	if err := checkEvent(r.Partition, e, r.Value); err != nil {
 		return nil, err
 	}
 	if err := checkPresent(e); err != nil {
@@ -196,7 +196,7 @@ func readHeaders(r Record) (Envelope, error) {
 			}
 		case HeaderID:
 			ids++
-			if id, err := uuid.ParseBytes(h.Value); err == nil && len(h.Value) == 36 && id.Version() == 7 {
+			if id, ok := parseUUID(h.Value); ok && id.Version() == 7 && id.Variant() == uuid.RFC4122 {
 				env.EventID = id
 			}
 		}
@@ -208,6 +208,7 @@ func readHeaders(r Record) (Envelope, error) {
 		env.EventID = uuid.Nil
 	}
 	if types != 1 {
+		env.Type = tame(env.Type)
 		return env, invalid("", "has %d headers ce_type", types)
 	}
 	return env, nil

@@ -166,7 +166,11 @@ func (p *Partition) leaveLane(r *run) {
 	}
 	ids := p.lanes[r.lane()]
 	i := slices.Index(ids, r.id)
-	ids = slices.Delete(ids, i, i+1)
+	if i == 0 {
+		ids = ids[1:]
+	} else {
+		ids = slices.Delete(ids, i, i+1)
+	}
 	if len(ids) == 0 {
 		delete(p.lanes, r.lane())
 		return

@@ -86,6 +86,9 @@ func (c *coder) partition(p *Partition) {
 func (c *coder) claims(p *Partition) {
 	queues := slices.Sorted(maps.Keys(p.claims))
 	for i := range c.count(len(queues)) {
+		if c.err != nil {
+			return
+		}
 		queue, claim := "", Claim{}
 		if !c.reading {
 			queue, claim = queues[i], p.claims[queues[i]]
@@ -102,10 +105,14 @@ func (c *coder) claims(p *Partition) {
 // within their lanes.
 func (c *coder) active(p *Partition) {
 	var list []*run
+	last := int64(-1)
 	if !c.reading {
 		list = slices.SortedFunc(maps.Values(p.active), func(a, b *run) int { return cmp.Compare(a.opened, b.opened) })
 	}
 	for i := range c.count(len(list)) {
+		if c.err != nil {
+			return
+		}
 		r := &run{kind: KindTask}
 		if !c.reading {
 			r = list[i]
@@ -117,14 +124,16 @@ func (c *coder) active(p *Partition) {
 		c.bool(&r.canceled)
 		c.tasks(&r.finally)
 		c.payload(&r.input)
-		if c.reading && c.err == nil {
-			if p.active[r.id] != nil {
-				c.fail("has collection %s twice", r.id)
-				return
-			}
-			p.active[r.id] = r
-			p.joinLane(r)
+		if !c.reading || c.err != nil {
+			continue
 		}
+		if p.active[r.id] != nil || r.opened <= last {
+			c.fail("has collection %s twice, or out of order", r.id)
+			return
+		}
+		last = r.opened
+		p.active[r.id] = r
+		p.joinLane(r)
 	}
 }
 
@@ -136,6 +145,9 @@ func (c *coder) ending(p *Partition) {
 		}
 	}
 	for i := range c.count(len(list)) {
+		if c.err != nil {
+			return
+		}
 		r := &run{kind: KindFinally}
 		if !c.reading {
 			r = list[i]
@@ -181,8 +193,12 @@ func (c *coder) run(r *run) {
 	c.int64(&r.failure.timeMS)
 	c.int64(&r.failure.retryAfterMS)
 	c.int64(&r.sinceMS)
-	if c.err == nil && (r.next < 0 || r.next >= len(r.tasks)) {
+	switch {
+	case !c.reading || c.err != nil:
+	case r.next < 0 || r.next >= len(r.tasks):
 		c.fail("has run %d of collection %s at task %d of %d", r.number, r.id, r.next, len(r.tasks))
+	case r.lost < 0 || r.failures < 0 || r.failures >= r.task().MaxAttempts:
+		c.fail("has run %d of collection %s after %d failures of at most %d", r.number, r.id, r.failures, r.task().MaxAttempts)
 	}
 }
 
@@ -211,6 +227,9 @@ func (c *coder) tasks(list *[]Task) {
 	}
 	for i := range n {
 		c.task(&(*list)[i])
+		if c.err != nil {
+			return
+		}
 	}
 }
 
@@ -230,6 +249,11 @@ func (c *coder) task(t *Task) {
 	c.int64(&t.Backoff.MaxMS)
 	c.int64(&t.TimeoutMS)
 	c.int(&t.Attempts)
+	if c.reading && c.err == nil {
+		if err := checkTask(t); err != nil {
+			c.fail("has a task that no event can bring: %v", err)
+		}
+	}
 }
 
 // win walks the ends of runs in log order. A collection that ended again since
@@ -245,6 +269,9 @@ func (c *coder) win(w *window) {
 		}
 	}
 	for i := range c.count(len(list)) {
+		if c.err != nil {
+			return
+		}
 		var e endedRun
 		if !c.reading {
 			e = list[i]

@@ -11,10 +11,10 @@ import (
 )
 
 // checkEvent judges an event by itself: limits, the payload gate, ids and
-// partition. size is its encoded length.
-func checkEvent(partition int32, e Event, size int) error {
-	if size > MaxEventBytes {
-		return invalid("", "is %d bytes long, at most %d are allowed", size, MaxEventBytes)
+// partition. value is what it is encoded as.
+func checkEvent(partition int32, e Event, value []byte) error {
+	if len(value) > MaxEventBytes {
+		return invalid("", "is %d bytes long, at most %d are allowed", len(value), MaxEventBytes)
 	}
 	switch e.(type) {
 	case LedgerOpened, RulesActivated, PartitionClaimed, PartitionReleased: // of the whole partition
@@ -29,9 +29,9 @@ func checkEvent(partition int32, e Event, size int) error {
 	case RulesActivated:
 		return atLeast("/rules", int64(e.Rules), 0)
 	case CollectionCreated:
-		return checkCreated(partition, e, size)
+		return checkCreated(partition, e, value)
 	case RetryRequested:
-		return checkRetry(e, size)
+		return checkRetry(e, value)
 	case CancelRequested:
 		return checkCancel(e)
 	case PartitionClaimed:
@@ -78,7 +78,7 @@ func checkOpened(e LedgerOpened) error {
 	return first(atLeast("/rules", int64(e.Rules), 0), within("/partitions", int64(e.Partitions), 1, MaxPartitions), within("/window", e.Window, 1, 1<<40))
 }
 
-func checkCreated(partition int32, e CollectionCreated, size int) error {
+func checkCreated(partition int32, e CollectionCreated, value []byte) error {
 	err := first(
 		checkName("/tenant", e.Tenant, MaxKeyBytes),
 		checkName("/name", e.Name, MaxNameBytes),
@@ -98,7 +98,7 @@ func checkCreated(partition int32, e CollectionCreated, size int) error {
 	if err != nil {
 		return err
 	}
-	return checkDefinitionSize(size, e.Tasks, e.Finally)
+	return checkDefinitionSize(value)
 }
 
 // checkRoute recomputes what the id of a keyed collection must be.
@@ -113,7 +113,7 @@ func checkRoute(partition int32, e CollectionCreated) error {
 	return nil
 }
 
-func checkRetry(e RetryRequested, size int) error {
+func checkRetry(e RetryRequested, value []byte) error {
 	err := first(
 		checkName("/tenant", e.Tenant, MaxKeyBytes),
 		within("/run", int64(e.Run), 2, MaxCount),
@@ -133,7 +133,7 @@ func checkRetry(e RetryRequested, size int) error {
 	if err != nil {
 		return err
 	}
-	return checkDefinitionSize(size, e.Tasks, e.Finally)
+	return checkDefinitionSize(value)
 }
 
 func checkSuffix(e RetryRequested) error {
@@ -174,7 +174,7 @@ func checkTaskEvent(id uuid.UUID, tenant string, run int, task uuid.UUID, worker
 		within("/run", int64(run), 1, MaxCount)); err != nil {
 		return err
 	}
-	if task.Version() != 8 || PartitionOf(task) != PartitionOf(id) {
+	if task.Version() != 8 || task.Variant() != uuid.RFC4122 || PartitionOf(task) != PartitionOf(id) {
 		return invalid("/task_id", "is not a task of the collection")
 	}
 	return nil
@@ -288,7 +288,7 @@ func checkTask(t *Task) error {
 		within("/backoff/multiplier", t.Backoff.Multiplier, 1, MaxMultiplier),
 		within("/backoff/max_ms", t.Backoff.MaxMS, t.Backoff.InitialMS, MaxBackoffMS),
 		within("/timeout_ms", t.TimeoutMS, 1, MaxTimeoutMS),
-		within("/attempts", int64(t.Attempts), 0, MaxCount-MaxAttempts-MaxLostAttempts),
+		within("/attempts", int64(t.Attempts), 0, MaxEarlierAttempts),
 		checkOptionalPayload("/args", t.Args),
 	)
 	if err != nil {
@@ -310,15 +310,13 @@ func checkTask(t *Task) error {
 // unless t may stand in a collection. Its id and index are not looked at.
 func CheckTask(t Task) error { return checkTask(&t) }
 
-func checkDefinitionSize(size int, lists ...[]Task) error {
-	if size <= MaxDefinitionBytes {
+// checkDefinitionSize measures the definitions as they stand in the event: what
+// the encoder of this build would make of them must not decide.
+func checkDefinitionSize(value []byte) error {
+	if len(value) <= MaxDefinitionBytes {
 		return nil // the whole event is smaller than its part may be
 	}
-	n, err := definitionBytes(lists...)
-	if err != nil {
-		return invalid("/tasks", "cannot be encoded: %v", err)
-	}
-	if n > MaxDefinitionBytes {
+	if n := definitionBytes(value); n > MaxDefinitionBytes {
 		return invalid("/tasks", "definitions are %d bytes long, at most %d are allowed", n, MaxDefinitionBytes)
 	}
 	return nil

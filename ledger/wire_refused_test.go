@@ -251,7 +251,7 @@ func retryEdits() map[string]wireEdit {
 		"run_1": swap(`"run":3`, `"run":1`), "name_empty": swap(`"name":"n"`, `"name":""`), "reason_too_long": swap(`"cause removed"`, `"`+overlong(ledger.MaxMessageBytes)+`"`),
 		"task_count_0": swap(`"task_count":2`, `"task_count":0`), "task_count_too_large": swap(`"task_count":2`, `"task_count":201`),
 		"task_count_below_tasks": swap(`"task_count":2,"tasks":[{`, `"task_count":1,"tasks":[{},{`), "tasks_not_up_to_the_end": swap(`"task_count":2`, `"task_count":3`),
-		"tasks_empty": cut(`"tasks":[`, `,"amended"`, `"tasks":[]`), "attempts_negative": swap(`"attempts":3`, `"attempts":-1`), "attempts_too_many": swap(`"attempts":3`, `"attempts":2147482638`),
+		"tasks_empty": cut(`"tasks":[`, `,"amended"`, `"tasks":[]`), "attempts_negative": swap(`"attempts":3`, `"attempts":-1`), "attempts_too_many": swap(`"attempts":3`, `"attempts":1073741825`),
 		"amended_twice": swap(`"amended":["`+task, `"amended":["`+task+`","`+task), "as_of_negative": swap(`"as_of":4`, `"as_of":-1`),
 		"amended_elsewhere": swap(`"amended":["`+task, `"amended":["`+ledger.TaskID(wireCollection(), ledger.KindTask, 0).String()), "ordering_key_too_long": swap(`"ordering_key":"o"`, `"ordering_key":"`+overlong(ledger.MaxKeyBytes)+`"`),
 	}, "input", `"input":[1]`)

@@ -124,7 +124,7 @@ func drawRetry(t *rapid.T) ledger.RetryRequested {
 	e.Tasks = drawTasks(t, e.CollectionID, ledger.KindTask, rapid.IntRange(0, count-1).Draw(t, "first"), count)
 	e.Finally = drawTasks(t, e.CollectionID, ledger.KindFinally, 0, drawSize(t, "finally", 0))
 	for i := range e.Tasks {
-		e.Tasks[i].Attempts = int(drawInt(t, "attempts", 0, ledger.MaxCount-ledger.MaxAttempts-ledger.MaxLostAttempts))
+		e.Tasks[i].Attempts = int(drawInt(t, "attempts", 0, ledger.MaxEarlierAttempts))
 		if rapid.Bool().Draw(t, "amended") {
 			e.Amended = append(e.Amended, e.Tasks[i].ID)
 		}

@@ -73,7 +73,7 @@ func numberRefusal(number string) string {
 	}
 	exponent, err := strconv.Atoi(number[i+1:])
 	if err != nil || exponent > maxExponent || exponent < -maxExponent {
-		return fmt.Sprintf("is a number with an exponent beyond ±%d", maxExponent)
+		return fmt.Sprintf("is a number with an exponent outside -%d to %d", maxExponent, maxExponent)
 	}
 	return ""
 }
