@@ -57,6 +57,7 @@ func (w *world) rollActions() *actionTable {
 	t.add("snapshot", 3, w.takeSnapshot)
 	t.add("probe", 2, w.plantProbe)
 	t.add("follow", 2, w.followProbes)
+	t.add("next", 5, w.checkNext)
 	t.add("foreign", sometimes(3), w.foreign)
 	t.add("malformed", sometimes(3), w.malformed)
 	t.add("replay", sometimes(5), w.replay)

@@ -87,16 +87,16 @@ func (p *process) success(h *holding) ledger.TaskSucceeded {
 }
 
 func (p *process) succeed(h *holding) {
-	p.report(h, p.success(h))
-	if h.closed {
-		return
+	e := p.success(h)
+	p.report(h, e)
+	if !h.closed {
+		p.startAfter(h, e)
 	}
-	p.startAfter(h)
 }
 
 // startAfter appends the next task's start back to back with the outcome: the
 // task costs one awaited round trip.
-func (p *process) startAfter(h *holding) {
+func (p *process) startAfter(h *holding, success ledger.TaskSucceeded) {
 	o := p.owner(h.queue)
 	run := ledger.RunID{Collection: h.attempt.Collection, Run: h.attempt.Run}
 	if o == nil || o.phase != active || p.stopping || !p.fresh() || o.isPending(run) || p.busy() >= slots || h.foreign {
@@ -106,6 +106,7 @@ func (p *process) startAfter(h *holding) {
 	if !ok || p.handlerOf(&a) != nil {
 		return
 	}
+	p.w.checkStartAfter(&p.reader, success, &a)
 	p.w.saw("situation", "next start back to back with the outcome, "+string(a.TaskKind))
 	o.propose(&a)
 }

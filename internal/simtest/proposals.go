@@ -21,16 +21,44 @@ func (w *world) checkProposal(r *reader, a *ledger.Action) {
 	if !w.dice.chance(2) {
 		return
 	}
+	dream := w.restore(snapshot{data: r.fold.Snapshot(), next: r.next})
+	w.dream(dream.fold, e)
+}
+
+// dream appends an event to a copy of a fold, which must accept it.
+func (w *world) dream(fold *ledger.Partition, e ledger.Event) {
 	m, ok := w.mustEncode("executor", e)
 	if !ok {
 		return
 	}
-	dream := w.restore(snapshot{data: r.fold.Snapshot(), next: r.next})
-	out, err := dream.fold.Apply(ledger.Record{
-		Partition: w.index, Offset: w.end(), LeaderEpoch: w.epoch, TimeMS: w.nowMS, Key: m.Key, Value: m.Value, Headers: m.Headers,
+	out, err := fold.Apply(ledger.Record{
+		Partition: w.index, Offset: fold.Position(), LeaderEpoch: w.epoch, TimeMS: w.nowMS, Key: m.Key, Value: m.Value, Headers: m.Headers,
 	})
 	if err != nil || out.Verdict != ledger.Accepted {
-		w.violated("NEXT", "at position %d Next proposes %s, Apply says %s(%s)", w.end(), w.describe(e), out.Verdict, out.Reason)
+		w.violated("NEXT", "at position %d the fold proposes %s, Apply says %s(%s)", w.end(), w.describe(e), out.Verdict, out.Reason)
+	}
+}
+
+// checkStartAfter: appended behind the attempt's success, the next start is
+// accepted.
+func (w *world) checkStartAfter(r *reader, success ledger.TaskSucceeded, a *ledger.Action) {
+	open, ok := r.fold.OpenAttempt(a.RunID())
+	if r.next != len(w.log) || !ok || open.ID != success.AttemptID || !w.dice.chance(25) {
+		return
+	}
+	copied := w.restore(snapshot{data: r.fold.Snapshot(), next: r.next})
+	w.dream(copied.fold, success)
+	w.dream(copied.fold, a.Event())
+}
+
+// checkNext holds everything that Next says at the log's end against the
+// oracle, as an owner would see it that holds no handler.
+func (w *world) checkNext() {
+	for _, q := range w.queues {
+		c, _ := w.reference.fold.Claim(q)
+		for _, a := range w.reference.fold.Next(q, c.Worker, holdsNothing) {
+			w.checkProposal(&w.reference, &a)
+		}
 	}
 }
 
