@@ -107,6 +107,7 @@ type attemptFact struct {
 	draining bool  // its worker gave the claim back and named it
 	graceMS  int64
 	closed   int64 // -1 while open
+	closedMS int64 // when the record landed, by nobody's clock
 	status   ledger.Status
 	handlers int // handlers started for it
 }

@@ -112,7 +112,7 @@ func (d *draft) end(r *runFact, s ledger.Status) {
 
 func (d *draft) close(a *attemptFact, s ledger.Status) {
 	o := d.o
-	a.closed, a.status, a.task.open = d.offset, s, nil
+	a.closed, a.closedMS, a.status, a.task.open = d.offset, o.w.nowMS, s, nil
 	o.open = slices.DeleteFunc(o.open, func(other *attemptFact) bool { return other == a })
 	d.closes = append(d.closes, attemptEnd{a.id, s})
 }

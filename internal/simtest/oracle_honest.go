@@ -91,6 +91,8 @@ func (o *oracle) handlerStarts(worker string, a *ledger.Attempt) {
 		w.violated("G4", "a task that may run once per run is handled again, as attempt @%d", a.ID)
 	case w.honest && f.status == ledger.StatusNotStarted:
 		w.violated("G4", "a handler starts for attempt @%d, which was closed as not started", a.ID)
+	case f.closed >= 0 && w.nowMS-f.closedMS >= leaseMS:
+		w.violated("LEASE", "a handler starts for attempt @%d, %d ms after its end", a.ID, w.nowMS-f.closedMS)
 	case a.Run != t.run.id.Run || a.Task.ID != t.def.ID || a.TaskKind != t.kind || a.Number != f.number:
 		w.violated("G5", "the handler of attempt @%d gets the wrong task, run or number", a.ID)
 	case !sameJSON(a.Task.Args, t.def.Args):

@@ -202,6 +202,11 @@ func (p *process) startHandler(s starting, a ledger.Attempt) bool {
 	}
 	p.w.note(p.worker, "starts the handler of", a.ID)
 	p.w.oracle.handlerStarts(p.worker, &a)
+	for _, h := range p.held {
+		if h.running && h.attempt.Task.ID == a.Task.ID && (a.TaskKind == ledger.KindTask || h.attempt.Run == a.Run) {
+			p.w.violated("G4", "%s handles one task twice at once, as @%d and @%d", p.worker, h.attempt.ID, a.ID)
+		}
+	}
 	p.held = append(p.held, &holding{
 		attempt: a, queue: s.owner.queue, startMS: p.w.nowMS, running: true, canceled: a.Canceled && a.TaskKind == ledger.KindTask,
 	})
