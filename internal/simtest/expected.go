@@ -25,7 +25,8 @@ func ofTheLedger() map[string][]string {
 		"accepted TaskDeferred": {""}, "duplicate TaskDeferred": {""}, "stale TaskDeferred": {"attempt", "closed"},
 		"duplicate RulesActivated": {""},
 		"foreign record":           {""}, "invalid record": {""},
-		"invalid CancelRequested": {""}, "invalid TaskStarted": {""},
+		"invalid CollectionCreated": {""}, "invalid CancelRequested": {""}, "invalid TaskStarted": {""},
+		"invalid TaskSucceeded": {""}, "invalid TaskFailed": {""}, "invalid TaskDeferred": {""},
 		"run": {"pending", "running", "succeeded", "failed", "canceled"},
 		"attempt": {
 			"task running", "task succeeded", "task failed", "task superseded", "task not_started", "task deferred",
@@ -42,7 +43,7 @@ func ofTheLedger() map[string][]string {
 		},
 		"next": {
 			"start task", "start finally", "supersede task", "supersede finally", "fail retryable lost task", "fail retryable lost finally",
-			"fail interrupted task", "fail interrupted finally", "fail lost task", "fail canceled task", "fail retryable timeout task",
+			"fail interrupted task", "fail interrupted finally", "fail lost task", "fail lost finally", "fail canceled task", "fail retryable timeout task",
 			"fail retryable timeout finally",
 		},
 	}
