@@ -63,11 +63,12 @@ func TestWriterDiesBetweenChunks(t *testing.T) {
 		cancel()
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.False(t, written)
-		away.Remove()
 		left += k
-		require.Len(t, keys(t, cluster, "dies.snapshots"), left, "what was given up does not land later")
+		require.Len(t, keys(t, cluster, "dies.snapshots"), left)
 		requireSnapshot(t, l, first)
+		away.Remove() // so late that what was on its way is refused, too
 	}
+	require.Len(t, keys(t, cluster, "dies.snapshots"), left, "nobody goes on with what was given up")
 	last := foldUpTo(t, l, 9)
 	write(t, l, last)
 	requireSnapshot(t, l, last)
