@@ -64,7 +64,7 @@ func newSnapshotMetrics() snapshotMetrics {
 	return snapshotMetrics{
 		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "keten_snapshots_total",
-			Help: "Snapshots of partitions, by what became of them: written, skipped (not due), failed (to be written), restored, unusable (torn, damaged or of another build) or refused (of another history).",
+			Help: "Snapshots of partitions, by what became of them: written, skipped (not due), failed (to be written), restored, unusable (damaged or of another build) or refused (of another history).",
 		}, []string{"result"}),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "keten_snapshot_bytes_total",

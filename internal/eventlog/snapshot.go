@@ -99,6 +99,7 @@ func (l *Log) ReadSnapshot(ctx context.Context, partition int32) (s RestoredSnap
 	switch {
 	case ok && errors.Is(err, ErrCorrupt) && fetch.topic == l.snapshotsTopic:
 		// Nothing but a shortcut is damaged.
+		l.metrics.snapshots.unusable.Inc()
 		l.cfg.Logger.ErrorContext(ctx, "snapshots cannot be read, delete their topic to have it made again",
 			slog.String("topic", l.snapshotsTopic), slog.Int64("partition", int64(partition)), slog.Any("error", err))
 		return RestoredSnapshot{}, false, nil
@@ -193,6 +194,10 @@ func (l *Log) readSnapshot(ctx context.Context, partition int32) (best RestoredS
 			best = RestoredSnapshot{SnapshotRef: s.ref(), Fold: fold}
 		case best.Fold.ChainHash() != fold.ChainHash():
 			return RestoredSnapshot{}, fmt.Errorf("%w: partition %d has snapshots of two histories at offset %d", ErrDataLoss, partition, s.position)
+		default:
+			// Their keys differ, so their states do: two builds have judged the
+			// same records differently, and one of them must not go on.
+			return RestoredSnapshot{}, fmt.Errorf("%w: partition %d has two snapshots at offset %d that disagree about the same records", ErrDataLoss, partition, s.position)
 		}
 	}
 	return best, nil

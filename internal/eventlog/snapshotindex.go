@@ -117,13 +117,21 @@ func (l *Log) indexSnapshots(ctx context.Context, partition int32) (*snapshotInd
 		answer, err := l.fetch(ctx, req)
 		switch {
 		case errors.Is(err, kerr.UnknownTopicOrPartition):
-			if err := l.remakeSnapshots(ctx); err != nil {
-				return nil, err
+			// The brokers tell each other of it in their time, so whoever asks
+			// waits before asking again.
+			if failed := l.remakeSnapshots(ctx); failed != nil {
+				return nil, failed
 			}
-			continue
+			return nil, err
 		case errors.Is(err, kerr.OffsetOutOfRange):
+			if req.offset > 0 {
+				return nil, fmt.Errorf("%w: %w", errNoAnswer, err) // it moves; look again in a moment
+			}
 			if req.offset, err = l.snapshotsStart(ctx, partition); err != nil {
 				return nil, err
+			}
+			if req.offset == 0 {
+				return nil, fmt.Errorf("partition %d of topic %s has no beginning: %w", partition, l.snapshotsTopic, errNoAnswer)
 			}
 			continue
 		case err != nil:

@@ -19,8 +19,9 @@ const (
 
 // WriteSnapshot writes a snapshot unless it is not due ([SnapshotDue], and see
 // Snapshot.Final) or somebody else has written one meanwhile. newest is the
-// newest snapshot that is there afterwards, which is what the caller goes by.
-// When it was written, snapshots before the second newest are deleted.
+// newest snapshot that is known afterwards, which is what the caller goes by;
+// while it was being written, others may have written newer ones, and deleted
+// parts of it. When it was written, snapshots before the second newest are deleted.
 //
 // It takes a minute at most; what is left of an attempt that failed is used by
 // nobody, and deleted later. [ErrDataLoss] says that the partition must stop,
@@ -109,9 +110,17 @@ func (s *Snapshot) bytesSince(position int64) int64 {
 
 // newestIntact returns the newest snapshot of this log whose bytes are what they
 // were. Whether this build can decode it does not matter: during an upgrade the
-// newer builds' snapshots count, too.
+// newer builds' snapshots count, too. One that it can is held to the log: a
+// snapshot of another history must stop the partition before a newer one hides it.
 func (l *Log) newestIntact(ctx context.Context, index *snapshotIndex) (SnapshotRef, error) {
 	for _, s := range index.complete(l.topicID) {
+		fold, err := l.restore(ctx, index.partition, s)
+		if err != nil {
+			return SnapshotRef{}, err
+		}
+		if fold != nil {
+			return s.ref(), l.checkHistory(ctx, fold)
+		}
 		intact, err := l.readChunks(ctx, index.partition, s, func([]byte) {})
 		if err != nil {
 			return SnapshotRef{}, err

@@ -78,6 +78,8 @@ func Exercise(t *testing.T, brokers []string) {
 		{"OldSnapshotsAreDeleted", s.oldSnapshotsAreDeleted},
 		{"SnapshotsOfOtherHistoriesAreRefused", s.snapshotsOfOtherHistoriesAreRefused},
 		{"WritersNoticeLostHistory", s.writersNoticeLostHistory},
+		{"WritersNoticeAnotherHistory", s.writersNoticeAnotherHistory},
+		{"SnapshotsThatDisagreeStop", s.snapshotsThatDisagreeStop},
 		{"SnapshotsOfADeletedLedgerAreRefused", s.snapshotsOfADeletedLedgerAreRefused},
 		{"SnapshotsOfARefilledTopicArePassedOver", s.snapshotsOfARefilledTopicArePassedOver},
 		{"SnapshotsOfTheOriginalArePassedOver", s.snapshotsOfTheOriginalArePassedOver},

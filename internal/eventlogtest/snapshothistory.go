@@ -97,6 +97,44 @@ func (s *suite) writersNoticeLostHistory(t *testing.T) {
 	requireNewest(t, l, folds[2])
 }
 
+// A log that was cut and has grown again is long enough for the newest snapshot,
+// and not the one it was taken of. A writer that covered it up with a newer one
+// would take the only witness away.
+func (s *suite) writersNoticeAnotherHistory(t *testing.T) {
+	l, cfg := s.open(t)
+	for i := range 8 {
+		appendAll(t, l, message(t, 0, i))
+	}
+	folds := foldEach(t, l, 0)
+	write(t, l, snapshot(folds[2]))
+	s.produceChunks(t, s.chunks(t, l, cfg, snapshot(anotherHistory(t, l, 0, 5)), 1)...)
+	requireLoss(t, l)
+	_, written, err := l.WriteSnapshot(within(t, patience), snapshot(folds[len(folds)-1]))
+	require.ErrorIs(t, err, eventlog.ErrDataLoss)
+	require.False(t, written)
+	requireLoss(t, l)
+}
+
+// Two builds that judge the same records differently leave two snapshots of one
+// position. Which of them was written last must not decide who is right.
+func (s *suite) snapshotsThatDisagreeStop(t *testing.T) {
+	l, cfg := s.open(t)
+	appendAll(t, l, collections(t, 0, 3)...)
+	all := records(t, l, 0)
+	one, two := ledger.NewPartition(0), ledger.NewPartition(0)
+	apply(t, one, all)
+	for i := range all {
+		all[i].TimeMS++ // stands for a build that folds differently
+	}
+	apply(t, two, all)
+	require.Equal(t, one.ChainHash(), two.ChainHash())
+	require.NotEqual(t, one.StateHash(), two.StateHash())
+	s.produceChunks(t, s.chunks(t, l, cfg, snapshot(one), 1)...)
+	requireNewest(t, l, one)
+	s.produceChunks(t, s.chunks(t, l, cfg, snapshot(two), 1)...)
+	requireLoss(t, l)
+}
+
 func recordOf(msg ledger.Message) ledger.Record {
 	return ledger.Record{Partition: msg.Partition, Key: msg.Key, Value: msg.Value, Headers: msg.Headers}
 }
