@@ -34,6 +34,10 @@ test-clients: ## read the ledger with consumers that are not ours (Python), chec
 	@scripts/need python3 node npm openssl
 	go run ./internal/teststack -- tests/clients/run
 
+.PHONY: mutants
+mutants: ## break every rule once and see what notices (ARGS="-run lanes", ARGS=-list)
+	@go run ./internal/mutants $(ARGS)
+
 .PHONY: lint
 lint: ## check the Go code and the scripts; the first run builds the linter
 	@scripts/need shellcheck

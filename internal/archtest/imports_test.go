@@ -97,6 +97,7 @@ func table() map[string]row {
 		"internal/archtest":       {testing: true},
 		"internal/eventlogtest":   {wide: true, testing: true},
 		"internal/kafkatest":      {wide: true, testing: true},
+		"internal/mutants":        {testing: true},
 		"internal/pgtest":         {wide: true, testing: true},
 		"internal/simtest":        {ours: []string{"ledger"}, foreign: []string{uuids}, testing: true},
 		"internal/teststack":      {wide: true, testing: true},
