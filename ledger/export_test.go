@@ -31,3 +31,9 @@ func PassesScan(p json.RawMessage) bool { return passesScan(p) }
 
 // ParseUUID reads a UUID in its canonical form.
 func ParseUUID(b []byte) (uuid.UUID, bool) { return parseUUID(b) }
+
+// RememberedEnds is how many ends of runs the window has in memory.
+func (p *Partition) RememberedEnds() int { return len(p.win.order) }
+
+// Lanes is how many lanes are in memory.
+func (p *Partition) Lanes() int { return len(p.lanes) }
