@@ -29,6 +29,7 @@
 //	G13       what cannot be judged stops the reader
 //	CLAIM     starts, and outcomes on behalf of others, only under the current claim
 //	LEASE     no handler starts on knowledge older than the lease
+//	HELD      nobody calls lost what he holds himself
 //	LANE      one collection of a lane at a time, in log order
 //	DEFERRED  a deferred attempt is neither superseded nor lost
 //	TENANT    nobody touches another tenant's collection

@@ -43,6 +43,7 @@ func (o *owner) consider(a *ledger.Action) bool {
 
 func (o *owner) propose(a *ledger.Action) {
 	p := o.p
+	p.checkHeld(a)
 	kind := sentTakeover
 	if a.Kind == ledger.ActionStart {
 		kind = sentStart
@@ -56,6 +57,19 @@ func (o *owner) propose(a *ledger.Action) {
 	s := &sent{kind: kind, message: m, owner: o, run: a.RunID(), action: *a}
 	o.pending = append(o.pending, s)
 	p.send(s)
+}
+
+// checkHeld: an attempt is not called lost by the process that is at it, and be
+// it that its start was just read back or that its outcome is under way.
+func (p *process) checkHeld(a *ledger.Action) {
+	if a.Kind != ledger.ActionFail || !isLost(a.Error.Code) {
+		return
+	}
+	h := p.holding(a.AttemptID)
+	starts := slices.ContainsFunc(p.toRun, func(s starting) bool { return s.id == a.AttemptID })
+	if starts || h != nil && !h.vanished {
+		p.w.violated("HELD", "%s calls attempt @%d lost, which it holds itself", p.worker, a.AttemptID)
+	}
 }
 
 func (o *owner) isPending(run ledger.RunID) bool {
