@@ -23,6 +23,10 @@ type mutant struct {
 	// notice.
 	equivalent string
 
+	// seeds are the histories that it takes when it takes more than others: some
+	// things go wrong only when several do.
+	seeds int
+
 	number int // from 1, its place in the table
 }
 

@@ -11,5 +11,6 @@ func table() []mutant {
 		next(), takeovers(), backoffs(), attempts(), startAfters(),
 		snapshots(), snapshotsOfRuns(), snapshotsOfTasks(), restores(),
 		headers(), decoding(), hot(), gates(), scans(), ids(), limits(), definitions(),
+		executors(), authors(),
 	)
 }

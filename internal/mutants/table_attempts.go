@@ -98,13 +98,13 @@ func afterOutcomes() []mutant {
 		{name: "R6-lost-reset", in: "chain.step", old: `= 0, 0, lastFailure{}`, new: `= 0, c.lost, lastFailure{}`, breaks: "R6: a success resets the lost attempts (D4)"},
 		{name: "R6-failures-reset", in: "chain.step", old: `= 0, 0, lastFailure{}`, new: `= c.failures, 0, lastFailure{}`, breaks: "R6: a success resets the failures"},
 		{name: "R6-step-since", in: "chain.step", old: `false, input, nowMS`, new: `false, input, c.sinceMS`, breaks: "Next knows since when the task could start"},
-		{name: "R6-last-failure-reset", in: "chain.step", old: `0, 0, lastFailure{}`, new: `0, 0, c.failure`, breaks: "a snapshot holds the last failure of the next task only"},
 		{name: "R9-other-run", in: "finish", old: `if len(runs) == 1 {`, new: `if true {`, breaks: "R9: finally tasks of two runs may be under way together"},
 		{name: "R9-input-run", in: "handed", old: `Run: r.number, `, new: ``, breaks: "R9: input {run, …}"},
 		{name: "R9-input-status", in: "handed", old: `Status: r.status, `, new: ``, breaks: "R9: input {status, …}"},
 		{name: "R9-input-failed-task", in: "handed", old: `FailedTask: r.failed, `, new: ``, breaks: "R9: input {failed_task, …}"},
 		{name: "R9-input-name", in: "handed", old: `Name: r.name, `, new: ``, breaks: "R9: input {name, …}"},
-		{name: "R9-input-finished", in: "handed", old: `, FinishedAt: time.UnixMilli(r.endedMS).UTC()`, new: ``, breaks: "R9: input {finished_at, …}"},
+		{name: "R9-input-finished", in: "handed", old: `time.UnixMilli(endedMS)`, new: `time.UnixMilli(0 * endedMS)`, breaks: "R9: input {finished_at, …}"},
+		{name: "R9-input-calendar", in: "handed", old: `min(max(r.endedMS, 0), time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC).UnixMilli())`, new: `r.endedMS`, breaks: "a record time beyond the calendar stops nobody"},
 		{name: "R9-immutable", in: "handed", old: `case r.task().Immutable:`, new: `case false:`, breaks: "an immutable task gets no input"},
 	})...)
 }
@@ -123,7 +123,7 @@ func deferrals() []mutant {
 // releases breaks R11.
 func releases() []mutant {
 	return inFile("ledger/attempts.go", []mutant{
-		{name: "R11-unclaimed", in: "applyReleased", old: `current := ok && e.Claim == claim.Offset`, new: `current := e.Claim == claim.Offset; ok = true`, breaks: "R11: a queue that was never claimed cannot be released"},
+		{name: "R11-unclaimed", in: "applyReleased", old: `case !ok || `, new: `case `, breaks: "R11: a queue that was never claimed cannot be released"},
 		{name: "R11-future", in: "applyReleased", old: `e.Claim > claim.Offset || `, new: ``, breaks: "R11: a claim that never was cannot be released"},
 		{name: "R11-late", in: "applyReleased", old: `e.Claim > claim.Offset || `, new: `e.Claim != claim.Offset || `, breaks: "R11: a release counts also after a newer claim (F8c)"},
 		{name: "R11-worker", in: "applyReleased", old: ` || current && e.Worker != claim.Worker:`, new: `:`, breaks: "R11: the current claim is released by its worker"},

@@ -6,7 +6,7 @@ func hot() []mutant {
 	return inFile("ledger/hot.go", []mutant{
 		{name: "hot-key", in: "addressed", old: `ok && key == id && `, new: `ok && key != uuid.Nil && `, breaks: "the key is the collection id"},
 		{name: "hot-partition", in: "addressed", old: ` && checkCollectionID(r.Partition, id) == nil`, new: ``, breaks: "ids carry their partition (H28)"},
-		{name: "hot-created", in: "decodeHot", old: ` && checkCreated(r.Partition, e, len(r.Value)) == nil`, new: ``, breaks: "a creation is checked"},
+		{name: "hot-created", in: "decodeHot", old: ` && checkCreated(r.Partition, e, r.Value) == nil`, new: ``, breaks: "a creation is checked"},
 		{name: "hot-started", in: "decodeHot", old: ` && checkStarted(e) == nil`, new: ``, breaks: "a start is checked"},
 		{name: "hot-succeeded", in: "decodeHot", old: ` && checkSucceeded(judged) == nil`, new: ``, breaks: "a success is checked"},
 		{name: "hot-failed", in: "decodeHot", old: ` && checkFailed(e) == nil`, new: ``, breaks: "a failure is checked"},

@@ -5,6 +5,7 @@ func order() []mutant {
 	return inFile("ledger/partition.go", []mutant{
 		{name: "order-offset", in: "ApplyParsed", old: `x.Offset < p.position || `, new: ``, breaks: "records are applied in the order of their offsets"},
 		{name: "order-partition", in: "ApplyParsed", old: ` || x.Partition != p.index`, new: ``, breaks: "a fold is of one partition"},
+		{name: "order-last-offset", in: "ApplyParsed", old: ` || x.Offset == math.MaxInt64`, new: ``, breaks: "the position never moves back"},
 		{name: "order-unknown-type", in: "ApplyParsed", old: `errors.Is(x.err, ErrUnknownType)`, new: `false`, breaks: "an unknown type stops the reader"},
 		{name: "order-foreign", in: "ApplyParsed", old: `errors.Is(x.err, ErrForeign)`, new: `false`, breaks: "a record without a keten type is foreign"},
 		{name: "order-chain", in: "advance", old: `copy(link[:32], p.chain[:])`, new: ``, breaks: "the chain hash is over all records"},
@@ -59,5 +60,6 @@ func windows() []mutant {
 		{name: "window-ended-again", in: "evict", old: `if w.at[e.id] == e.at {`, new: `if true {`, breaks: "Win: a collection that ended again keeps its newer entry"},
 		{name: "window-compaction", in: "evict", old: `w.head = 0`, new: ``, breaks: "Win forgets nothing when it makes room"},
 		{name: "window-compaction-shift", in: "evict", old: `w.order[w.head:]...)`, new: `w.order[w.head+1:]...)`, breaks: "Win forgets nothing when it makes room"},
+		{name: "window-no-compaction", in: "evict", old: `w.head > len(w.order)/2`, new: `false`, breaks: "what is remembered is bounded by W"},
 	})...)
 }

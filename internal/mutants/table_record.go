@@ -6,8 +6,8 @@ func headers() []mutant {
 		{name: "header-type-prefix", in: "readHeaders", old: `!ours && bytes.HasPrefix(h.Value, []byte(TypePrefix))`, new: `!ours`, breaks: "a record of another type is foreign"},
 		{name: "header-types", in: "readHeaders", old: `if types != 1 {`, new: `if false {`, breaks: "a record with several types is invalid"},
 		{name: "header-ids", in: "readHeaders", old: `if ids != 1 {`, new: `if false {`, breaks: "a record with several ce_id is invalid"},
-		{name: "header-id-version", in: "readHeaders", old: ` && id.Version() == 7 {`, new: ` {`, breaks: "ce_id is a UUIDv7"},
-		{name: "header-id-form", in: "readHeaders", old: ` && len(h.Value) == 36`, new: ``, breaks: "ce_id is in its canonical form"},
+		{name: "header-id-version", in: "readHeaders", old: ` && id.Version() == 7`, new: ``, breaks: "ce_id is a UUIDv7"},
+		{name: "header-id-variant", in: "readHeaders", old: ` && id.Variant() == uuid.RFC4122`, new: ``, breaks: "ce_id is a UUID of RFC 9562"},
 		{name: "header-id", in: "readEnvelope", old: `if env.EventID == uuid.Nil {`, new: `if false {`, breaks: "ce_id is checked"},
 		{name: "header-key", in: "checkKey", old: `if string(key) != want {`, new: `if false {`, breaks: "the key is the collection id, else empty"},
 		{name: "header-key-claims", in: "checkKey", old: `if string(key) != want {`, new: `if want != "" && string(key) != want {`, breaks: "the key of a claim is empty"},
@@ -85,6 +85,7 @@ func ids() []mutant {
 		{name: "id-keyed", in: "checkRoute", old: `if keyed && e.CollectionID != `, new: `if false && e.CollectionID != `, breaks: "a keyed collection id is recomputed (F6)"},
 		{name: "id-task", in: "checkTasks", old: `if t.ID != TaskID(id, kind, t.Index) {`, new: `if false {`, breaks: "task ids are recomputed (H17, F6)"},
 		{name: "id-task-event-version", in: "checkTaskEvent", old: `task.Version() != 8 || `, new: ``, breaks: "a task id is a UUIDv8"},
+		{name: "id-task-event-variant", in: "checkTaskEvent", old: `task.Variant() != uuid.RFC4122 || `, new: ``, breaks: "a task id is a UUID of RFC 9562"},
 		{name: "id-task-event-partition", in: "checkTaskEvent", old: ` || PartitionOf(task) != PartitionOf(id)`, new: ``, breaks: "a task id carries the collection's partition"},
 	})...)
 }

@@ -6,7 +6,7 @@ func lanes() []mutant {
 		{name: "R10-head", in: "isHead", old: ` || p.lanes[r.lane()][0] == r.id`, new: ` || true`, breaks: "R10: one active collection of a lane at a time"},
 		{name: "R10-tail", in: "joinLane", old: `append(p.lanes[r.lane()], r.id)`, new: `append([]uuid.UUID{r.id}, p.lanes[r.lane()]...)`, breaks: "R10: in log order, at the lane's tail"},
 		{name: "R10-middle", in: "leaveLane", old: `slices.Index(ids, r.id)`, new: `max(0, 0*slices.Index(ids, r.id))`, breaks: "R10: a run leaves its lane wherever it stands"},
-		{name: "R10-touch-head", in: "leaveLane", old: `if i == 0 {`, new: `if false {`, breaks: "R10: the new head is touched"},
+		{name: "R10-touch-head", in: "leaveLane", old: "if i == 0 {\n\t\tp.touch", new: "if false {\n\t\tp.touch", breaks: "R10: the new head is touched"},
 		{name: "R10-tenant", in: "run.lane", old: `lane{r.tenant, r.orderingKey}`, new: `lane{"", r.orderingKey}`, breaks: "R10: a lane is a tenant's"},
 		{name: "R10-leave", in: "end", old: `p.leaveLane(r)`, new: ``, breaks: "R10: moves on when the head's run ends"},
 		{name: "R10-empty-lane", in: "leaveLane", old: `delete(p.lanes, r.lane())`, new: `p.lanes[r.lane()] = ids`, breaks: "an empty lane is forgotten"},

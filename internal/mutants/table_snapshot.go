@@ -3,7 +3,7 @@ package main
 // snapshots leaves parts of a partition out of its snapshot, in both directions.
 func snapshots() []mutant {
 	return inFile("ledger/snapshot.go", []mutant{
-		{name: "snapshot-rules", in: "coder.partition", old: `c.int(&p.rules)`, new: `if !c.reading { n := 0; c.int(&n) } else { c.int(&p.rules); p.rules = Rules }`, breaks: "a snapshot holds the rules"},
+		{name: "snapshot-rules", in: "coder.partition", old: `c.int(&p.rules)`, new: ``, breaks: "a snapshot holds the rules"},
 		{name: "snapshot-ledger-id", in: "coder.partition", old: `c.uuid(&p.ledgerID)`, new: ``, breaks: "a snapshot holds the ledger id"},
 		{name: "snapshot-index", in: "coder.partition", old: `c.int32(&p.index)`, new: ``, breaks: "a snapshot holds the partition"},
 		{name: "snapshot-position", in: "coder.partition", old: `c.int64(&p.position)`, new: ``, breaks: "a snapshot holds the position"},
@@ -21,8 +21,6 @@ func snapshots() []mutant {
 		{name: "snapshot-claim-worker", in: "coder.claims", old: `c.text(&claim.Worker)`, new: ``, breaks: "a snapshot holds a claim's worker"},
 		{name: "snapshot-claim-released", in: "coder.claims", old: `c.bool(&claim.Released)`, new: ``, breaks: "a snapshot holds whether a claim is released"},
 		{name: "snapshot-win-at", in: "coder.win", old: `c.int64(&e.at)`, new: ``, breaks: "a snapshot holds ended_at"},
-		{name: "snapshot-win-evicted", in: "coder.win", old: `w.order[w.head:]`, new: `w.order`, breaks: "a snapshot holds nothing of what has left the window"},
-		{name: "snapshot-win-twice", in: "coder.win", old: `if w.at[e.id] == e.at {`, new: `if true {`, breaks: "a snapshot is canonical: a collection that ended again is in it once"},
 	})
 }
 
@@ -92,9 +90,13 @@ func restores() []mutant {
 		{name: "restore-codec", in: "coder.partition", old: ` || codec != snapshotCodec`, new: ``, breaks: "Restore: an unknown codec is not usable"},
 		{name: "restore-magic", in: "coder.partition", old: `magic != snapshotMagic || `, new: ``, breaks: "Restore: other bytes are not usable"},
 		{name: "restore-rules", in: "coder.partition", old: `p.opened && p.rules != Rules {`, new: `false {`, breaks: "Restore: unknown rules are not usable"},
-		{name: "restore-twice", in: "coder.active", old: `if p.active[r.id] != nil {`, new: `if false {`, breaks: "Restore: a damaged snapshot is refused"},
+		{name: "restore-twice", in: "coder.active", old: `p.active[r.id] != nil || `, new: ``, breaks: "Restore: a damaged snapshot is refused"},
+		{name: "restore-opened-twice", in: "coder.active", old: ` || r.opened <= last`, new: ` || r.opened < last`, breaks: "Restore: one state, one snapshot, also of damaged bytes"},
 		{name: "restore-next", in: "coder.run", old: `r.next < 0 || r.next >= len(r.tasks)`, new: `false`, breaks: "Restore: a damaged snapshot is refused, not a panic later"},
 		{name: "restore-next-negative", in: "coder.run", old: `r.next < 0 || `, new: ``, breaks: "Restore: a damaged snapshot is refused, not a panic later"},
+		{name: "restore-failures", in: "coder.run", old: ` || r.failures >= r.task().MaxAttempts:`, new: `:`, breaks: "Restore: values that no history leads to are refused"},
+		{name: "restore-lost", in: "coder.run", old: `case r.lost < 0 || `, new: `case `, breaks: "Restore: values that no history leads to are refused"},
+		{name: "restore-task", in: "coder.task", old: `err != nil {`, new: `err != nil && false {`, breaks: "Restore: definitions that no event can bring are refused"},
 		{name: "restore-tasks", in: "coder.tasks", old: `if n > MaxTasks {`, new: `if false {`, breaks: "Restore: a damaged length does not ask for much memory"},
 	})
 	return append(list, inFile("ledger/coder.go", []mutant{
@@ -103,6 +105,7 @@ func restores() []mutant {
 		{name: "restore-take", in: "coder.take", old: `c.err != nil || n > len(c.buf)`, new: `c.err != nil`, breaks: "Restore: a snapshot that was cut off is refused"},
 		{name: "restore-number", in: "coder.int64", old: `if n <= 0 {`, new: `if false {`, breaks: "Restore: a snapshot that was cut off is refused"},
 		{name: "restore-int32", in: "coder.int32", old: `wide < math.MinInt32 || wide > math.MaxInt32`, new: `wide < math.MinInt32 && wide > math.MaxInt32`, breaks: "Restore: a damaged snapshot is refused"},
+		{name: "restore-text", in: "coder.text", old: `if !utf8.Valid(b) {`, new: `if false {`, breaks: "Restore: a damaged snapshot is refused, not a panic later"},
 		{name: "restore-keeps-bytes", in: "coder.payload", old: `append(json.RawMessage(nil), c.take(n)...)`, new: `json.RawMessage(c.take(n))`, breaks: "Restore: nothing of the snapshot's bytes is kept"},
 	})...)
 }

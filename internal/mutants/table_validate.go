@@ -3,10 +3,10 @@ package main
 // limits breaks the limits of events, one of each kind.
 func limits() []mutant {
 	list := inFile("ledger/validate.go", []mutant{
-		{name: "limit-event", in: "checkEvent", old: `if size > MaxEventBytes {`, new: `if false {`, breaks: "one event ≤ 768 KiB (H33)"},
-		{name: "limit-definitions", in: "checkDefinitionSize", old: `if n > MaxDefinitionBytes {`, new: `if false {`, breaks: "definitions ≤ 448 KiB (F13)"},
-		{name: "limit-definitions-retry", in: "checkRetry", old: `checkDefinitionSize(size, e.Tasks, e.Finally)`, new: `checkDefinitionSize(0*size, e.Tasks, e.Finally)`, breaks: "definitions ≤ 448 KiB, also of a retry (F13)"},
-		{name: "limit-definitions-finally", in: "checkCreated", old: `checkDefinitionSize(size, e.Tasks, e.Finally)`, new: `checkDefinitionSize(size, e.Tasks)`, breaks: "definitions are tasks and finally"},
+		{name: "limit-event", in: "checkEvent", old: `if len(value) > MaxEventBytes {`, new: `if false {`, breaks: "one event ≤ 768 KiB (H33)"},
+		{name: "limit-definitions", in: "checkDefinitionSize", old: `n > MaxDefinitionBytes {`, new: `n > MaxDefinitionBytes && false {`, breaks: "definitions ≤ 448 KiB (F13)"},
+		{name: "limit-definitions-retry", in: "checkRetry", old: `return checkDefinitionSize(value)`, new: `return nil`, breaks: "definitions ≤ 448 KiB, also of a retry (F13)"},
+		{name: "limit-definitions-created", in: "checkCreated", old: `return checkDefinitionSize(value)`, new: `return nil`, breaks: "definitions ≤ 448 KiB (F13)"},
 		{name: "limit-opened-id", in: "checkOpened", old: `if e.LedgerID == uuid.Nil {`, new: `if false {`, breaks: "a ledger has an id"},
 		{name: "limit-partitions", in: "checkOpened", old: `within("/partitions", int64(e.Partitions), 1, MaxPartitions)`, new: `within("/partitions", int64(e.Partitions), 1, MaxPartitions+1)`, breaks: "at most 4096 partitions"},
 		{name: "limit-window", in: "checkOpened", old: `within("/window", e.Window, 1, 1<<40)`, new: `within("/window", e.Window, -1, 1<<40)`, breaks: "W ≥ 1"},
@@ -39,6 +39,9 @@ func limits() []mutant {
 		{name: "limit-label-key", in: "CheckLabels", old: `checkName(path, k, MaxLabelKeyBytes)`, new: `checkName(path, k, MaxLabelKeyBytes+1)`, breaks: "label keys ≤ 63"},
 		{name: "limit-label-value", in: "CheckLabels", old: `CheckText(path, v, MaxLabelValueBytes)`, new: `CheckText(path, v, MaxLabelValueBytes+1)`, breaks: "label values ≤ 256"},
 		{name: "limit-label-order", in: "CheckLabels", old: `(worst == nil || k < worstKey)`, new: `(worst == nil || k < worstKey && false)`, breaks: "G2: a reason does not depend on a map's order"},
+		{name: "limit-definitions-finally", in: "definitionBytes", old: ` || name.String() == "finally"`, new: ``, breaks: "definitions are tasks and finally"},
+		{name: "limit-reason-bytes", in: "tame", old: `if len(s) > maxReasonBytes {`, new: `if false {`, breaks: "what the fold says about a record is short"},
+		{name: "limit-reason-ascii", in: "tame", old: `return r < ' ' || r > '~' }) < 0 {`, new: `return r < ' ' }) < 0 {`, breaks: "what the fold says about a record is in ASCII"},
 	})...)
 }
 
