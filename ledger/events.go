@@ -207,8 +207,8 @@ type TaskFailed struct {
 	TaskID       uuid.UUID `json:"task_id"`
 	AttemptID    int64     `json:"attempt_id"`
 	Worker       string    `json:"worker"`
-	// ByClaim is set only when an owner writes on behalf of a lost worker;
-	// Worker is then the claim's.
+	// ByClaim is set only when an owner writes, on behalf of a lost worker or to
+	// end a deferred attempt; Worker is then the claim's.
 	ByClaim      *int64    `json:"by_claim,omitempty"`
 	Error        TaskError `json:"error"`
 	RetryAfterMS int64     `json:"retry_after_ms,omitzero"`

@@ -67,7 +67,7 @@ channels:
     description: >-
       All records, in one topic for good. A collection's records are in one
       partition, in order. Beside it stands {prefix}.snapshots, which is internal:
-      a compacted topic with the state of each partition, from which readers resume.
+      a compacted topic with the state of each partition, from which readers can resume.
     parameters:
       prefix:
         description: What the names of a ledger's topics begin with.

@@ -26,7 +26,7 @@ const (
 	// foldFirst is the offset of the first chain's creation: all offsets of the
 	// scenario have ten digits, so that a record is a copy of a pattern.
 	foldFirst   = 1_000_000_000
-	foldLimit   = 15 * time.Minute
+	foldLimit   = time.Hour
 	foldWorker  = "default/bench"
 	foldSamples = 10
 	statmPage   = 1 // the second number of /proc/self/statm: resident pages
@@ -38,7 +38,7 @@ func newBenchFold(std stdio) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fold",
 		Short: "Fold synthetic records by itself, and watch the memory",
-		Long: `Decode, judge and hash synthetic records of about 500 bytes: chains of 5 tasks, of
+		Long: `Decode, judge and hash synthetic records of about 400 bytes: chains of 5 tasks, of
 which 1,000 are under way at any time. What the fold remembers must not grow with
 the history. No broker and no database are needed. One JSON line on standard output.`,
 		Args: noArgs,

@@ -18,6 +18,7 @@ consumer.assign([TopicPartition(topic, partition, 0) for partition in partitions
 valid, ended = 0, set()
 while len(ended) < len(partitions):
     message = consumer.poll(30)
+    assert message is not None, f"{topic} does not answer"
     if message.error():
         assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
         ended.add(message.partition())
