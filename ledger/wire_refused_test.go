@@ -116,7 +116,7 @@ func startedEdits() map[string]wireEdit {
 		"text_as_number": swap(`"worker":"w"`, `"worker":1`), "text_not_utf8": swap(`"worker":"w"`, "\"worker\":\"w\xff\""), "text_with_nul": swap(`"worker":"w"`, `"worker":"w\u0000"`),
 		"text_with_lone_surrogate": swap(`"worker":"w"`, `"worker":"\ud800"`), "text_with_raw_newline": swap(`"worker":"w"`, "\"worker\":\"\n\""), "text_with_odd_escape": swap(`"worker":"w"`, `"worker":"\x"`),
 		"id_in_capitals": swap(c, strings.ToUpper(c)), "id_in_braces": swap(c, "{"+c+"}"), "id_as_urn": swap(c, "urn:uuid:"+c), "id_without_dashes": swap(c, strings.ReplaceAll(c, "-", "")),
-		"id_of_version_4": under(strings.Replace(c, "-7008-", "-4008-", 1)), "id_of_another_variant": under(strings.Replace(c, "-8102-", "-4102-", 1)),
+		"id_of_version_4": under(strings.Replace(c, "-7008-", "-4008-", 1)), "task_id_of_another_variant": swap(`-b1d3-`, `-71d3-`), "id_of_another_variant": under(strings.Replace(c, "-8102-", "-4102-", 1)),
 		"id_of_another_partition": under(strings.Replace(c, "-7008-", "-7009-", 1)), "id_nil": swap(c, uuid.Nil.String()),
 		"another_partition": inPartition(wirePartition + 1), "too_large": swap(`"worker":"w"`, `"worker":"`+strings.Repeat("x", ledger.MaxEventBytes)+`"`),
 

@@ -7,7 +7,7 @@ import "slices"
 func executors() []mutant {
 	starting := inFile("internal/simtest/starting.go", []mutant{
 		{name: "exec-holds-handlers-only", in: "process.holds", old: `h != nil && !h.vanished {`, new: `h != nil && h.running {`, breaks: "§5.3: an attempt whose outcome is under way is not lost"},
-		{name: "exec-holds-starts", in: "process.holds", old: `return slices.ContainsFunc(`, new: `return false && slices.ContainsFunc(`, breaks: "§5.3: an attempt whose handler is about to start is not lost"},
+		{name: "exec-holds-starts", in: "process.holds", old: `return slices.ContainsFunc(`, new: `return false && slices.ContainsFunc(`, breaks: "§5.3: an attempt whose handler is about to start is not lost", equivalent: "handlers of starts that were read back are started before anything is proposed; one that is not waits for an earlier handler of its task, beside which nothing is proposed for the task"},
 		{name: "exec-join", in: "startHandler", old: `; h != nil {`, new: `; h != nil && false {`, breaks: "§5.3: no start while the task's earlier handler runs in this process (H6)"},
 		{name: "exec-stale-handler", in: "startHandlers", old: ` || !p.fresh()`, new: ``, breaks: "§5.7: no handler starts when nothing was heard for the lease (H2)"},
 	})

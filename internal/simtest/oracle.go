@@ -138,6 +138,9 @@ func (o *oracle) record(e *entry) {
 		o.position = offset + 1
 		return
 	}
+	if o.w.honest && e.saved.reason == ledger.ReasonAhead {
+		o.w.violated("G13", "an honest author knew at offset %d of records that there are not", offset)
+	}
 	broken := o.judge(e.parsed.Event, offset)
 	switch {
 	case accepted && broken != (clause{}):
