@@ -125,3 +125,23 @@ func TestDefinitionsOfARetryAreBounded(t *testing.T) {
 	_, err = ledger.Encode(0, ledger.Meta{}, e)
 	require.ErrorContains(t, err, "/tasks: definitions are ")
 }
+
+// The task of an event is one of the collection's: a UUIDv8 of RFC 9562 that
+// carries the collection's partition. Whether it is the next one is for the rule
+// to say.
+func TestTaskIDsOfEvents(t *testing.T) {
+	t.Parallel()
+	start := started(collectionID("A"))
+	for name, edit := range map[string]func(*ledger.TaskStarted){
+		"another variant":   func(e *ledger.TaskStarted) { e.TaskID[8] &= 0x3f },
+		"another version":   func(e *ledger.TaskStarted) { e.TaskID[6] = 0x70 | e.TaskID[6]&0x0f },
+		"another partition": func(e *ledger.TaskStarted) { e.TaskID[7] ^= 1 },
+	} {
+		e := start
+		edit(&e)
+		r := record(t, 0, 7, start, nil)
+		r.Value = []byte(marshaled(t, e))
+		_, err := bothWays(t, r)
+		require.EqualError(t, err, "/task_id: is not a task of the collection", name)
+	}
+}

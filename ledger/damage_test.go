@@ -168,3 +168,15 @@ func TestRestoredFoldKnowsAll(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, want, got)
 }
+
+// A loss that is owed would let a task kill its process once more often.
+func TestRestoreRefusesNegativeLosses(t *testing.T) {
+	t.Parallel()
+	w := newTeller(t)
+	w.create("A", map[string]string{"tasks": "1", "max": "5"})
+	w.failFirst("A")
+	attempt := w.p.Position() - 2
+	b := swapped(t, w.p.Snapshot(), varints(1, 1, 0, 0, attempt), varints(1, 1, -1, 0, attempt)) // waiting, failures, lost, nothing open, failed attempt
+	_, err := ledger.Restore(b)
+	require.ErrorIs(t, err, ledger.ErrSnapshot)
+}

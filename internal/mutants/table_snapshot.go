@@ -88,9 +88,9 @@ func restores() []mutant {
 	list := inFile("ledger/snapshot.go", []mutant{
 		{name: "restore-canonical", in: "Restore", old: `!bytes.Equal(p.Snapshot(), b) {`, new: `false {`, breaks: "Restore: one state, one snapshot"},
 		{name: "restore-codec", in: "coder.partition", old: ` || codec != snapshotCodec`, new: ``, breaks: "Restore: an unknown codec is not usable"},
-		{name: "restore-magic", in: "coder.partition", old: `magic != snapshotMagic || `, new: ``, breaks: "Restore: other bytes are not usable", equivalent: "other magic does not survive the comparison with what the fold would write"},
+		{name: "restore-magic", in: "coder.partition", old: `magic != snapshotMagic || `, new: ``, breaks: "Restore: other bytes are not usable", equivalent: "what has other bytes in front is not in canonical form, which is looked at in the end: only the words of the error differ"},
 		{name: "restore-rules", in: "coder.partition", old: `p.opened && p.rules != Rules {`, new: `false {`, breaks: "Restore: unknown rules are not usable"},
-		{name: "restore-twice", in: "coder.active", old: `p.active[r.id] != nil || `, new: ``, breaks: "Restore: a damaged snapshot is refused", equivalent: "of a collection that is there twice one is lost, and the comparison with what the fold would write shows it"},
+		{name: "restore-twice", in: "coder.active", old: `p.active[r.id] != nil || `, new: ``, breaks: "Restore: a damaged snapshot is refused", equivalent: "of two runs with one id the fold keeps one, so that its own snapshot is another: not in canonical form, only the words of the error differ"},
 		{name: "restore-opened-twice", in: "coder.active", old: ` || r.opened <= last`, new: ` || r.opened < last`, breaks: "Restore: one state, one snapshot, also of damaged bytes"},
 		{name: "restore-next", in: "coder.run", old: `r.next < 0 || r.next >= len(r.tasks)`, new: `false`, breaks: "Restore: a damaged snapshot is refused, not a panic later"},
 		{name: "restore-next-negative", in: "coder.run", old: `r.next < 0 || `, new: ``, breaks: "Restore: a damaged snapshot is refused, not a panic later"},
@@ -100,7 +100,7 @@ func restores() []mutant {
 		{name: "restore-tasks", in: "coder.tasks", old: `if n > MaxTasks {`, new: `if false {`, breaks: "Restore: a damaged length does not ask for much memory"},
 	})
 	return append(list, inFile("ledger/coder.go", []mutant{
-		{name: "restore-count", in: "coder.count", old: `n < 0 || n > len(c.buf)`, new: `n < 0`, breaks: "Restore: a damaged length does not ask for much memory", equivalent: "lists end at the first entry that is not there, and the one list that is made at once has its own limit"},
+		{name: "restore-count", in: "coder.count", old: `n < 0 || n > len(c.buf)`, new: `n < 0`, breaks: "Restore: a damaged length does not ask for much memory", equivalent: "reading stops at the first entry that is not there, and a list of tasks has a limit of its own: only the words of the error differ"},
 		{name: "restore-count-negative", in: "coder.count", old: `n < 0 || n > len(c.buf)`, new: `n > len(c.buf)`, breaks: "Restore: a damaged length is no panic"},
 		{name: "restore-take", in: "coder.take", old: `c.err != nil || n > len(c.buf)`, new: `c.err != nil`, breaks: "Restore: a snapshot that was cut off is refused"},
 		{name: "restore-number", in: "coder.int64", old: `if n <= 0 {`, new: `if false {`, breaks: "Restore: a snapshot that was cut off is refused"},
