@@ -80,7 +80,6 @@ func TestRestoreRefusesImpossibleValues(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"back-off":    swapped(t, s, varints(1000, 2, 300_000), varints(1000, 2, -2)),
 		"failures":    swapped(t, s, varints(1, 1, 0, 0, failed), varints(1, 1<<60, 0, 0, failed)),
-		"lost":        swapped(t, s, varints(1, 1, 0, 0, failed), varints(1, 1, -1, 0, failed)),
 		"bytes":       append(bytes.Clone(s), 0),
 		"not UTF-8":   swapped(t, s, []byte("noop"), []byte("no\xffp")),
 		"half":        s[:len(s)/2],
