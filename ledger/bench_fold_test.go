@@ -15,41 +15,12 @@ import (
 // BenchmarkApplyParsed folds the records of 5-task chains that were parsed
 // before: judging alone.
 func BenchmarkApplyParsed(b *testing.B) {
-	offset := int64(0)
-	var records []ledger.Record
-	for _, e := range []ledger.Event{
-		ledger.LedgerOpened{LedgerID: uuid.New(), Partitions: 1, Rules: ledger.Rules, Window: 65_536},
-		ledger.PartitionClaimed{Queue: "default", Prev: -1, Worker: "default/host-1234-abcdef"},
-	} {
-		records = append(records, record(b, 0, offset, e, nil))
-		offset++
-	}
-	for i := range 1000 {
-		id := collectionID("A")
-		id[9], id[10] = byte(i>>8), byte(i)
-		records = append(records, chain(b, &offset, id)...)
-	}
+	records := chains(b)
 	parsed := make([]ledger.Parsed, len(records))
 	for i, r := range records {
 		parsed[i] = ledger.Parse(r)
 	}
-	b.ReportAllocs()
-	n, accepted := 0, 0
-	for b.Loop() {
-		p := ledger.NewPartition(0)
-		for i := range parsed {
-			out, err := p.ApplyParsed(&parsed[i])
-			if err != nil {
-				b.Fatal(err)
-			}
-			if out.Verdict == ledger.Accepted {
-				accepted++
-			}
-			n++
-		}
-	}
-	require.Equal(b, n, accepted)
-	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "records/s")
+	foldAll(b, len(parsed), func(p *ledger.Partition, i int) (ledger.Outcome, error) { return p.ApplyParsed(&parsed[i]) })
 }
 
 // BenchmarkSnapshot takes and restores the snapshot of 10,000 active collections

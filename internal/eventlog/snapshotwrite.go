@@ -174,8 +174,9 @@ func produce(ctx context.Context, client *kgo.Client, records ...*kgo.Record) er
 
 // chunkWriter returns a client to write one snapshot. Unlike that of the appends
 // it gives up when ctx ends, and is not idempotent: a chunk that lands twice or
-// late changes nothing, and brokers do not remember every writer. No append waits behind its chunks, and nothing of a
-// writer that gave up is left to get in the way of the next.
+// late changes nothing, and brokers do not remember every writer. No append waits
+// behind its chunks, and nothing of a writer that gave up is left to get in the
+// way of the next.
 func (l *Log) chunkWriter(ctx context.Context) (client *kgo.Client, done func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	client, err = kgo.NewClient(append(l.cfg.options(l.watch, l.library),

@@ -9,7 +9,7 @@ func executors() []mutant {
 		{name: "exec-holds-handlers-only", in: "process.holds", old: `h != nil && !h.vanished {`, new: `h != nil && h.running {`, breaks: "§5.3: an attempt whose outcome is under way is not lost"},
 		{name: "exec-holds-starts", in: "process.holds", old: `return slices.ContainsFunc(`, new: `return false && slices.ContainsFunc(`, breaks: "§5.3: an attempt whose handler is about to start is not lost", equivalent: "starts that were read back get their handlers before anything is proposed; one that waits for its task's earlier handler holds that task's proposals up anyway"},
 		{name: "exec-join", in: "startHandler", old: `; h != nil {`, new: `; h != nil && false {`, breaks: "§5.3: no start while the task's earlier handler runs in this process (H6)"},
-		{name: "exec-stale-handler", in: "startHandlers", old: ` || !p.fresh()`, new: ``, breaks: "§5.7: no handler starts when nothing was heard for the lease (H2)"},
+		{name: "exec-stale-handler", in: "startHandlers", old: ` || !p.fresh()`, new: ``, breaks: "§5.7: no handler starts when nothing was heard for the lease (H2)", seeds: 5_000},
 	})
 	network := inFile("internal/simtest/network.go", []mutant{
 		{name: "exec-start-on-ack", in: "deliverHead", old: "default:\n\t\tf := c.pop()\n\t\te := w.land(f.message)", new: `default:
