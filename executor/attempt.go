@@ -45,6 +45,7 @@ type report struct {
 	succeeded bool
 	result    string // the metric's label
 	err       *ledger.TaskError
+	deferred  bool  // the outcome comes from outside
 	abandoned bool  // nothing is to be appended
 	broken    error // the outcome could not be encoded, which stops the partition
 }
@@ -84,6 +85,9 @@ func (x *Executor) reportOn(ctx context.Context, a *attempt, result json.RawMess
 	}
 	if err == nil {
 		return x.success(a, result)
+	}
+	if errors.Is(err, ErrPending) {
+		return x.deferral(a)
 	}
 	failure := failureOf(ctx, err, timeout)
 	if failure == nil {
@@ -144,6 +148,16 @@ func (x *Executor) success(a *attempt, result json.RawMessage) report {
 		return x.failure(a, &Error{Code: ledger.CodeInvalidResult, Message: "the result cannot be recorded: " + err.Error(), Err: err})
 	}
 	return report{msg: msg, succeeded: true, result: resultSucceeded}
+}
+
+// deferral says that the outcome comes from outside, however the handler's
+// context stands: what it handed the token to may be at work already.
+func (x *Executor) deferral(a *attempt) report {
+	msg, err := x.encode(ledger.PartitionOf(a.def.Collection), ledger.TaskDeferred{
+		CollectionID: a.def.Collection, Tenant: a.def.Tenant, Run: a.def.Run, TaskID: a.def.Task.ID,
+		AttemptID: a.def.ID, Worker: x.worker,
+	})
+	return report{msg: msg, deferred: true, result: resultDeferred, broken: err}
 }
 
 func (x *Executor) failure(a *attempt, e *Error) report {

@@ -16,6 +16,12 @@ const (
 	CodeInvalidArgs = "invalid_args"
 )
 
+// ErrPending is what a handler returns when the outcome comes later, from
+// outside, by the attempt's [TaskInfo.OutcomeToken]. The attempt is then deferred:
+// it holds no slot, no process is waited for, and the task's timeout counts from
+// there. It may be wrapped.
+var ErrPending = errors.New("the outcome comes later from outside")
+
 // Why a handler's context ended, besides [context.DeadlineExceeded] at the
 // task's timeout: see [context.Cause].
 var (

@@ -24,6 +24,8 @@ const (
 	resultSucceeded = "succeeded"
 	resultFailed    = "failed"
 	resultCanceled  = "canceled"
+	// resultDeferred: the outcome comes from outside.
+	resultDeferred = "deferred"
 	// resultTakenOver: the outcome came after someone else had ended the
 	// attempt, and did not count.
 	resultTakenOver = "taken_over"

@@ -19,11 +19,12 @@ type RawHandler func(ctx context.Context, t RawTask) (json.RawMessage, error)
 type Registry struct {
 	mu       sync.Mutex
 	handlers map[string]RawHandler
+	limits   map[string]int // by task type; none: as many as there are slots
 }
 
 // NewRegistry returns an empty registry.
 func NewRegistry() *Registry {
-	return &Registry{handlers: make(map[string]RawHandler)}
+	return &Registry{handlers: make(map[string]RawHandler), limits: make(map[string]int)}
 }
 
 // HandleRaw registers the handler of a task type. A type that is empty or has a
@@ -38,6 +39,18 @@ func (r *Registry) HandleRaw(taskType string, h RawHandler) {
 		panic(fmt.Sprintf("executor: task type %q has two handlers", taskType))
 	}
 	r.handlers[taskType] = h
+}
+
+// Limit bounds how many tasks of a type run at a time in one executor, for
+// instance because what they call takes no more. Without a limit that is the
+// executor's Slots. A limit below 1 is a mistake in the program: Limit panics.
+func (r *Registry) Limit(taskType string, most int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if most < 1 {
+		panic(fmt.Sprintf("executor: task type %q has a limit of %d", taskType, most))
+	}
+	r.limits[taskType] = most
 }
 
 // Types returns the registered task types in order.

@@ -35,6 +35,13 @@ type TaskInfo struct {
 	Deadline time.Time
 	// Logger carries the ids of collection, task, run and attempt.
 	Logger *slog.Logger
+	// Output shows progress and log lines outside while the handler runs.
+	Output *Output
+	// OutcomeToken makes the token with which the attempt's outcome may be
+	// reported from outside after the handler has returned [ErrPending]. It
+	// returns an error when this executor has no key for tokens. Nil counts as
+	// that.
+	OutcomeToken func() (string, error)
 }
 
 // DecodePrevious decodes the previous task's result into v, a pointer. The

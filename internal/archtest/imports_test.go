@@ -72,7 +72,7 @@ func table() map[string]row {
 			unseen:  []string{kafka, postgres, prometheus},
 		},
 		"executor": {
-			ours: []string{"ledger", "internal/eventlog"}, foreign: []string{prometheus, telemetry, uuids, "golang.org/x/sync"},
+			ours: []string{"ledger", "internal/eventlog", "internal/outbox", "internal/outcometoken"}, foreign: []string{prometheus, telemetry, uuids, "golang.org/x/sync"},
 			unseen: []string{postgres, module + "/internal/readmodel", module + "/projector", module + "/httpapi"},
 		},
 		"executor/handlers": {
@@ -84,10 +84,12 @@ func table() map[string]row {
 			unseen: []string{module + "/executor", module + "/httpapi"},
 		},
 		"httpapi": {
-			ours:    []string{"ledger", "schemas", "internal/readmodel", "internal/catalog"},
+			ours:    []string{"ledger", "schemas", "internal/readmodel", "internal/catalog", "internal/outcometoken"},
 			foreign: []string{"github.com/danielgtaylor/huma/v2", "github.com/gorilla/mux", prometheus, "github.com/swaggest/swgui", uuids},
 			unseen:  []string{kafka, module + "/projector", module + "/executor", module + "/internal/eventlog"},
 		},
+		"internal/outbox":       {ours: []string{"ledger"}, foreign: []string{"github.com/gofrs/flock", uuids}, unseen: []string{kafka, postgres, prometheus}},
+		"internal/outcometoken": {foreign: []string{uuids}, unseen: []string{kafka, postgres, prometheus}},
 		"internal/devstack": {
 			ours:    []string{"internal/devstack/child"},
 			foreign: []string{"github.com/fergusstrange/embedded-postgres", "github.com/gofrs/flock", kafka, postgres, "golang.org/x/sys"},
