@@ -20,6 +20,7 @@ import (
 // the handler's goroutine reads def, set before it starts.
 type attempt struct {
 	def     ledger.Attempt
+	class   string // of its slot
 	cancel  context.CancelCauseFunc
 	running bool // the handler has not returned
 	closed  bool // someone else ended the attempt in the log

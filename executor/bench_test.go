@@ -64,7 +64,6 @@ func newBenchWorld(b *testing.B, brokers []string, slots int) *benchWorld {
 	b.Cleanup(log.Close)
 	x, err := executor.New(executor.Config{
 		Log: log, Registry: w.registry(), Worker: cfg.ClientID, Logger: logger(), Slots: slots,
-		Group: cfg.Prefix + ".executor.default",
 	})
 	require.NoError(b, err)
 	ctx, stop := context.WithCancel(b.Context())

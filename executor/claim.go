@@ -4,18 +4,45 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/keten-ledger/keten/ledger"
 )
 
-// claims is what an owner knows about the right to its queue beside the fold.
-type claims struct {
-	assignedAt time.Time
-	// standing is since when work has stood untouched, seen while fenced.
-	standing map[actionID]time.Time
-	checkAt  time.Time     // of the next look at standing work
-	patience time.Duration // the lease with jitter
+// A standing says where an owner stands with one queue of its partition.
+type standing int
+
+const (
+	// idle: the partition is not assigned, or not folded to its end yet.
+	idle standing = iota
+	// claiming: a PartitionClaimed is under way.
+	claiming
+	// active: the claim is ours, read back.
+	active
+	// fenced: assigned, but the claim is someone else's, or was given back by
+	// somebody else.
+	fenced
+)
+
+// A tenure is an owner's right to one queue of its partition: how it comes by
+// the claim, and how it loses it.
+type tenure struct {
+	queue    string
+	standing standing
+	// claim is the own claim that is acted under, -1 for none.
+	claim int64
+	// releasing is the own claim whose release was decided and has not been read
+	// back, -1 for none. Nothing is ever started under it again.
+	releasing int64
+	scan      bool // ask about all runs: the claim is new
+
+	// While fenced: since when work has stood untouched.
+	fencedAt  time.Time
+	untouched map[actionID]time.Time
+	checkAt   time.Time       // of the next look at it
+	patience  time.Duration   // the lease with jitter
+	sets      map[string]bool // whose members are of interest
 }
 
 type actionID struct {
@@ -23,227 +50,200 @@ type actionID struct {
 	action actionKey
 }
 
-// progress notes that the holder of the claim is at work.
-func (c *claims) progress() { clear(c.standing) }
+func newTenure(queue string) *tenure {
+	return &tenure{queue: queue, claim: -1, releasing: -1, sets: make(map[string]bool)}
+}
 
 // checksPerLease is how often a fenced owner looks for untouched work.
 const checksPerLease = 5
 
-// freshness is how recent an owner's knowledge of the log is: it was folded to
-// a log end that a broker gave at that time. A process that was paused, or lost
-// its brokers, finds its knowledge old and starts nothing until it caught up.
-type freshness struct {
-	at    time.Time
-	ahead []logEnd // log ends beyond the fold, oldest first
-}
-
-type logEnd struct {
-	offset int64
-	at     time.Time // when it was asked for
-}
-
-// mostEnds bounds the log ends that are remembered. The oldest are kept, since
-// they are reached first.
-const mostEnds = 16
-
-func (f *freshness) ended(e logEnd, position int64) {
-	if len(f.ahead) < mostEnds {
-		f.ahead = append(f.ahead, e)
-	}
-	f.reach(position)
-}
-
-func (f *freshness) reach(position int64) {
-	n := 0
-	for n < len(f.ahead) && f.ahead[n].offset <= position {
-		f.at = f.ahead[n].at
-		n++
-	}
-	f.ahead = append(f.ahead[:0], f.ahead[n:]...)
-}
-
-func (f *freshness) within(lease time.Duration, now time.Time) bool {
-	return !f.at.IsZero() && now.Sub(f.at) < lease
-}
-
-// A membership is who was in the consumer group at a time.
-type membership struct {
-	workers map[string]bool
-	at      time.Time
-}
-
-// gone reports whether a worker is known to have left the group after a time.
-func (m *membership) gone(worker string, since time.Time) bool {
-	return m.workers != nil && !m.at.Before(since) && !m.workers[worker]
-}
-
-// assigned is the group's suggestion to own the partition.
-func (o *owner) assigned(ctx context.Context, now time.Time) {
-	if o.phase != parked {
+// advanceClaim takes the next step towards the claim. Nothing is claimed while
+// the release of an earlier claim is under way: that one is never acted under
+// again, and the fold would not tell the two apart.
+func (o *owner) advanceClaim(ctx context.Context, t *tenure, now time.Time) {
+	if o.phase != present || o.stopping || t.releasing >= 0 {
 		return
 	}
-	if o.stopDrain != nil {
-		o.stopDrain()
-		o.stopDrain = nil
-	}
-	o.claims = claims{assignedAt: now, standing: make(map[actionID]time.Time)}
-	o.fresh = freshness{}
-	o.enter(restoring)
-	o.logger.DebugContext(ctx, "partition assigned", slog.Int64("position", o.fold.Position()))
-}
-
-// revoked ends it: handlers finish and report, and nothing more is started.
-func (o *owner) revoked(ctx context.Context, now time.Time) {
-	if o.phase == stopped || o.phase == parked {
-		return
-	}
-	o.enter(parked)
-	o.deactivate()
-	o.parkedAt = now
-	o.logger.DebugContext(ctx, "partition revoked", slog.Int("held_attempts", len(o.held)))
-}
-
-// advanceClaim takes the next step towards the claim.
-func (o *owner) advanceClaim(ctx context.Context, now time.Time) {
-	switch o.phase {
-	case restoring:
-		// Folded to a log end learnt after the assignment. A claim that is still
-		// ours needs no new one: whoever took it since would be in the log.
-		if o.fresh.at.Before(o.claims.assignedAt) || o.stopping {
+	switch t.standing {
+	case idle:
+		// A queue that a worker of another set serves is left to it: taking it
+		// would interrupt what runs.
+		if c, ok := o.fold.Claim(t.queue); ok && !c.Released && setOf(c.Worker) != o.x.set {
+			o.fence(t, now)
 			return
 		}
-		if c, ok := o.fold.Claim(o.queue); ok && c.Worker == o.x.worker && !c.Released {
-			o.enter(active)
-			return
-		}
-		o.claim(ctx)
+		o.takeClaim(ctx, t)
 	case fenced:
-		if o.workStands(now) {
-			o.claim(ctx)
+		if o.mayReclaim(t, now) {
+			o.takeClaim(ctx, t)
 		}
-	case parked, claiming, active, stopped:
+	case claiming, active:
 	}
 }
 
-func (o *owner) claim(ctx context.Context) {
+// takeClaim appends a claim that names the one it replaces.
+func (o *owner) takeClaim(ctx context.Context, t *tenure) {
 	prev := int64(-1)
-	if c, ok := o.fold.Claim(o.queue); ok {
+	if c, ok := o.fold.Claim(t.queue); ok {
 		prev = c.Offset
 	}
-	msg, err := o.x.encode(o.partition, ledger.PartitionClaimed{Queue: o.queue, Prev: prev, Worker: o.x.worker})
+	msg, err := o.x.encode(o.partition, ledger.PartitionClaimed{Queue: t.queue, Prev: prev, Worker: o.x.worker})
 	if err != nil {
 		o.stop(ctx, err)
 		return
 	}
-	o.enter(claiming)
-	o.send(&sent{kind: sentClaim, msg: msg})
+	o.enter(t, claiming)
+	o.send(&sent{kind: sentClaim, tenure: t, msg: msg})
+}
+
+// giveBack appends a release of the claim, if it is held. It is the decision to
+// start nothing more under it: also what is read back accepted later gets no
+// handler. The release names the attempts whose handler was ever started, and
+// the fold closes the others as never started.
+func (o *owner) giveBack(ctx context.Context, t *tenure, grace time.Duration) {
+	o.dropToRun(t.queue)
+	if t.claim < 0 {
+		return
+	}
+	e := ledger.PartitionReleased{
+		Queue: t.queue, Claim: t.claim, Worker: o.x.worker, Running: []int64{}, GraceMS: grace.Milliseconds(),
+	}
+	for id, a := range o.held {
+		if a.def.Task.Queue == t.queue {
+			e.Running = append(e.Running, id)
+		}
+	}
+	slices.Sort(e.Running)
+	t.claim, t.releasing = -1, t.claim
+	msg, err := o.x.encode(o.partition, e)
+	if err != nil {
+		o.stop(ctx, err)
+		return
+	}
+	o.logger.DebugContext(ctx, "claim given back", slog.String("queue", t.queue), slog.Int64("claim", e.Claim), slog.Int("attempts", len(e.Running)))
+	o.send(&sent{kind: sentRelease, tenure: t, msg: msg})
 }
 
 // claimRead follows an accepted claim of the queue.
-func (o *owner) claimRead(worker string) {
+func (o *owner) claimRead(ctx context.Context, t *tenure, offset int64, worker string, now time.Time) {
 	own := worker == o.x.worker
 	switch {
-	case o.phase == parked || o.phase == restoring || o.phase == stopped:
-	case own && o.phase != active && !o.stopping:
-		o.enter(active)
+	case own && (o.phase != present || o.stopping):
+		t.claim = offset // it came too late: nobody wants it any more
+		o.giveBack(ctx, t, 0)
 	case own:
-		o.scan = true // a second claim of ours: what was sent under the first is refused
-	case !own && o.phase == active:
-		o.fence()
+		o.deactivate(t) // what was sent under an earlier claim is refused
+		t.claim = offset
+		o.enter(t, active)
+		t.scan = true
+		o.logger.DebugContext(ctx, "queue claimed", slog.String("queue", t.queue), slog.Int64("claim", offset))
+	case t.claim >= 0:
+		o.giveBack(ctx, t, 0)
+		o.fence(t, now)
 	}
 }
 
 // releaseRead follows an accepted release, whose touched runs have attempts that
-// drain, or that were closed because no handler of theirs was ever started. This
-// process writes no release, so one of its own claim is somebody's mistake; the
-// claim is taken again when it has stood free for the lease.
-func (o *owner) releaseRead(ctx context.Context, e ledger.PartitionReleased, touched []ledger.RunID) {
+// drain, or that were closed because no handler of theirs was ever started. One
+// of our claim that is not ours is somebody's mistake: whatever it closed is
+// closed, and the claim is taken again when it has stood free for the lease.
+func (o *owner) releaseRead(ctx context.Context, e ledger.PartitionReleased, touched []ledger.RunID, now time.Time) {
 	for _, id := range touched {
 		o.endTakeover(id) // what drains is waited for from here on
 	}
-	c, ok := o.fold.Claim(o.queue)
-	if !ok || e.Queue != o.queue || e.Claim != c.Offset || o.phase != active {
+	t := o.tenures[e.Queue]
+	if t == nil || e.Worker != o.x.worker || e.Claim != t.claim {
 		return
 	}
 	o.logger.WarnContext(ctx, "the claim was given back by somebody else; no task is started until it is taken again",
-		slog.Int64("claim", c.Offset))
-	o.fence()
+		slog.String("queue", t.queue), slog.Int64("claim", t.claim))
+	t.claim = -1
+	o.dropToRun(t.queue)
+	o.fence(t, now)
 }
 
 // claimReadBack follows the verdict of an own claim.
-func (o *owner) claimReadBack(ctx context.Context, out *ledger.Outcome) {
+func (o *owner) claimReadBack(ctx context.Context, t *tenure, out *ledger.Outcome, now time.Time) {
 	switch {
-	case out.Verdict == ledger.Accepted:
-		o.logger.DebugContext(ctx, "partition claimed", slog.Int64("claim", out.Offset))
 	case out.Verdict == ledger.Invalid:
-		o.stop(ctx, &refusedError{what: "the claim", reason: out.Reason})
-	case o.phase == claiming:
-		o.fence()
+		o.stop(ctx, &refusedError{what: "the claim of queue " + t.queue, reason: out.Reason})
+	case out.Verdict != ledger.Accepted && t.standing == claiming:
+		o.fence(t, now)
 	}
 }
 
 // fence waits until the claim of another process turns out to be idle. Two
 // owners that both believe in their assignment would otherwise take the claim,
 // and each other's attempts, from one another for as long as they overlap.
-func (o *owner) fence() {
-	o.enter(fenced)
-	o.claims.standing = make(map[actionID]time.Time)
-	o.claims.checkAt = time.Time{}
-	o.claims.patience = o.x.lease + rand.N(o.x.lease/2+1)
-	o.wantsMembers.Store(true)
+func (o *owner) fence(t *tenure, now time.Time) {
+	o.enter(t, fenced)
+	t.fencedAt, t.checkAt = now, time.Time{}
+	t.untouched = make(map[actionID]time.Time)
+	t.patience = o.x.lease + rand.N(o.x.lease/2+1)
+	if c, ok := o.fold.Claim(t.queue); ok {
+		o.watchSet(t, c.Worker)
+	}
 }
 
-// workStands reports whether work that this owner could do has stood untouched
-// for the lease, while another worker holds the claim, or whether the claim has
-// stood free for so long.
-func (o *owner) workStands(now time.Time) bool {
-	if now.Before(o.claims.checkAt) {
+// watchSet makes the members of a worker's set known to a fenced tenure.
+func (o *owner) watchSet(t *tenure, worker string) {
+	if set := setOf(worker); !t.sets[set] {
+		t.sets[set] = true
+		o.interest.add(set)
+	}
+}
+
+// mayReclaim reports whether the claim of another worker may be taken: because
+// work has stood untouched for the lease, the claim has stood free for so long,
+// or its holder belongs to another set and is gone.
+func (o *owner) mayReclaim(t *tenure, now time.Time) bool {
+	if now.Before(t.checkAt) || !o.fresh.within(o.x.lease, now) {
 		return false
 	}
-	o.claims.checkAt = now.Add(o.x.lease / checksPerLease)
-	if o.stopping || !o.fresh.within(o.x.lease, now) {
-		return false
-	}
-	holder, ok := o.fold.Claim(o.queue)
+	t.checkAt = now.Add(o.x.lease / checksPerLease)
+	holder, ok := o.fold.Claim(t.queue)
 	if !ok {
 		return true
 	}
-	idle := o.idleWork(&holder, now)
-	before := o.claims.standing
-	o.claims.standing = make(map[actionID]time.Time, len(idle))
+	if !holder.Released && setOf(holder.Worker) != o.x.set && o.members.gone(holder.Worker, t.fencedAt) {
+		return true
+	}
+	work := o.idleWork(t, &holder, now)
+	before := t.untouched
+	t.untouched = make(map[actionID]time.Time, len(work))
 	stands := false
-	for _, id := range idle {
+	for _, id := range work {
 		since, seen := before[id]
 		if !seen {
 			since = now
 		}
-		o.claims.standing[id] = since
-		stands = stands || now.Sub(since) >= o.claims.patience
+		t.untouched[id] = since
+		stands = stands || now.Sub(since) >= t.patience
 	}
 	return stands
 }
 
 // idleWork is what the holder of the claim leaves undone. A claim that was given
 // back is idle as such: nobody holds it.
-func (o *owner) idleWork(holder *ledger.Claim, now time.Time) []actionID {
+func (o *owner) idleWork(t *tenure, holder *ledger.Claim, now time.Time) []actionID {
 	if holder.Released {
 		return []actionID{{action: actionKey{claim: holder.Offset}}}
 	}
-	var idle []actionID
+	var work []actionID
 	// The holder's view, as if it held no handler: what it should have started,
 	// and all open attempts.
-	for _, a := range o.fold.Next(o.queue, holder.Worker, func(int64) bool { return false }) {
-		if o.isIdleWork(&a, now) {
-			idle = append(idle, actionID{run: a.RunID(), action: keyOf(&a)})
+	for _, a := range o.fold.Next(t.queue, holder.Worker, func(int64) bool { return false }) {
+		if o.isIdleWork(t, &a, now) {
+			work = append(work, actionID{run: a.RunID(), action: keyOf(&a)})
 		}
 	}
-	return idle
+	return work
 }
 
 // isIdleWork reports whether the holder of the claim leaves work undone: a start
 // that is due, the end of a deferred attempt that is, or an attempt whose worker
 // is gone. The attempt of a worker that lives, or of this one, is not idle.
-func (o *owner) isIdleWork(a *ledger.Action, now time.Time) bool {
+func (o *owner) isIdleWork(t *tenure, a *ledger.Action, now time.Time) bool {
 	open, ok := o.fold.OpenAttempt(a.RunID())
 	switch {
 	case !ok || open.Deferred:
@@ -251,9 +251,59 @@ func (o *owner) isIdleWork(a *ledger.Action, now time.Time) bool {
 	case o.holds(open.ID):
 		return false
 	}
+	o.watchSet(t, open.Worker)
 	// A worker that lives may still have no handler for it: its start was read
 	// back when the partition had just been taken from it. Nobody else can know
 	// before the time that the task may take is over.
 	overdue := o.clock.when(open.StartedMS + open.Task.TimeoutMS).Add(o.x.lease).Before(now)
-	return overdue || open.Worker == o.x.worker || o.members.gone(open.Worker, o.claims.assignedAt)
+	return overdue || open.Worker == o.x.worker || o.members.gone(open.Worker, o.assignedAt)
+}
+
+// progress notes that the holder of a claim is at work.
+func (t *tenure) progress() { clear(t.untouched) }
+
+// enter changes where a tenure stands.
+func (o *owner) enter(t *tenure, s standing) {
+	if t.standing == active {
+		o.deactivate(t)
+		o.x.metrics.partitions.WithLabelValues("active").Dec()
+	}
+	if t.standing == fenced {
+		for set := range t.sets {
+			o.interest.remove(set)
+		}
+		clear(t.sets)
+		t.untouched = nil
+	}
+	if s == active {
+		o.x.metrics.partitions.WithLabelValues("active").Inc()
+	}
+	t.standing = s
+}
+
+// deactivate gives up what only the holder of the claim may do, and the starts
+// whose fate is not known: the fold will tell the next owner. What belongs to
+// other queues is found again.
+func (o *owner) deactivate(t *tenure) {
+	for _, s := range o.sent {
+		if s.tenure != t || s.kind != sentStart && s.kind != sentTakeover && s.kind != sentClaim {
+			continue
+		}
+		o.forget(s)
+		if s.kind == sentStart {
+			o.x.slots.release(s.class)
+		}
+	}
+	for id, w := range o.takeovers {
+		if w.queue == t.queue {
+			o.endTakeover(id)
+		}
+	}
+	clear(o.ready)
+	o.timers.clear()
+	clear(o.refused)
+	o.unserved.nobodyWaits()
+	for _, other := range o.tenures {
+		other.scan = other.scan || other != t && other.standing == active
+	}
 }

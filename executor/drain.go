@@ -17,15 +17,25 @@ const drainDelay = time.Second
 // has taken over is to be stopped.
 func (o *owner) drain(ctx context.Context, now time.Time) {
 	needed := o.phase == parked && len(o.held) > 0
+	due := !now.Before(o.drainAt())
 	switch {
 	case !needed && o.stopDrain != nil:
 		o.stopDrain()
 		o.stopDrain = nil
-	case needed && o.stopDrain == nil && !now.Before(o.parkedAt.Add(drainDelay)):
+	case needed && o.stopDrain == nil && due:
 		ctx, stop := context.WithCancel(ctx)
 		o.stopDrain = stop
 		o.x.loops.Go(func() { o.x.readDrained(ctx, o) })
 	}
+}
+
+// drainAt is when a parked owner begins to read on. A process that has left its
+// group need not wait: nothing comes back.
+func (o *owner) drainAt() time.Time {
+	if o.stopping {
+		return o.parkedAt
+	}
+	return o.parkedAt.Add(drainDelay)
 }
 
 // readDrained feeds a revoked partition to its owner until ctx ends.

@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -11,19 +12,18 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/keten-ledger/keten/internal/eventlog"
+	"github.com/keten-ledger/keten/internal/outbox"
 	"github.com/keten-ledger/keten/ledger"
 )
 
 // The defaults of Config.
 const (
-	DefaultGroup         = "keten.executor.default"
 	DefaultSlots         = 128
 	DefaultShutdownGrace = 10 * time.Second
 	DefaultLease         = 10 * time.Second
@@ -49,13 +49,11 @@ type Config struct {
 	// Required.
 	Registry *Registry
 	// Worker is the id of this process in claims and attempts, from
-	// [NewWorkerID]. It must be new for every start of a process. Required.
+	// [NewWorkerID] with the same queues. It must be new for every start of a
+	// process. Required.
 	Worker string
-	// Group is the consumer group of the executors that serve the same queues.
-	// Empty means DefaultGroup; ledgers with another prefix need another one.
-	Group string
-	// Queues are the queues to serve. This build has one, default; empty means
-	// it.
+	// Queues are the queues to serve. Executors that serve the same ones share
+	// the partitions in one consumer group. Empty means the queue default.
 	Queues []string
 	// Slots is how many handlers run at a time, over all partitions. Zero means
 	// DefaultSlots.
@@ -67,6 +65,11 @@ type Config struct {
 	// and how long work stands untouched before the claim of another worker is
 	// taken. Zero means DefaultLease.
 	Lease time.Duration
+	// OutboxDir is a folder in which outcomes are kept that could not be appended
+	// because the brokers were away: they outlive this process there, and are
+	// appended when an executor is started with the same folder. Only one process
+	// may use it at a time. Empty: they are kept in memory only.
+	OutboxDir string
 	// Logger is required.
 	Logger *slog.Logger
 	// Registerer gets the metrics. Nil: none.
@@ -83,14 +86,20 @@ func (c Config) withDefaults() (Config, error) {
 	if len(c.Queues) == 0 {
 		c.Queues = []string{ledger.DefaultQueue}
 	}
-	if !slices.Equal(c.Queues, []string{ledger.DefaultQueue}) {
-		return c, fmt.Errorf("queues are %s, this build serves %q only", strings.Join(c.Queues, ", "), ledger.DefaultQueue)
+	c.Queues = slices.Compact(slices.Sorted(slices.Values(c.Queues)))
+	if len(c.Queues) > ledger.MaxQueues {
+		return c, fmt.Errorf("there are %d queues, at most %d can be served", len(c.Queues), ledger.MaxQueues)
+	}
+	for _, q := range c.Queues {
+		if err := ledger.CheckText("queue", q, ledger.MaxNameBytes); err != nil || q == "" {
+			return c, fmt.Errorf("queue %q: %w", q, cmp.Or(err, errors.New("has no name")))
+		}
+	}
+	if set := setName(c.Queues); setOf(c.Worker) != set {
+		return c, fmt.Errorf("worker id %q does not begin with the set of its queues, %s", c.Worker, set)
 	}
 	if c.Slots < 0 || c.ShutdownGrace < 0 || c.Lease < 0 {
 		return c, errors.New("slots, shutdown grace and lease must not be negative")
-	}
-	if c.Group == "" {
-		c.Group = DefaultGroup
 	}
 	if c.Slots == 0 {
 		c.Slots = DefaultSlots
@@ -104,17 +113,20 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// NewWorkerID returns a worker id for this start of the process: the name of
-// its set of queues, host, process id and a random part. It is also to be the
-// client id of the Kafka client.
-func NewWorkerID(set string) string {
+// NewWorkerID returns a worker id for this start of a process that serves queues
+// (none: the queue default): the name of its set of queues, host, process id and
+// a random part. It is also to be the client id of the Kafka client.
+func NewWorkerID(queues ...string) string {
+	if len(queues) == 0 {
+		queues = []string{ledger.DefaultQueue}
+	}
 	host, err := os.Hostname()
 	if err != nil || host == "" {
 		host = "host"
 	}
 	var random [6]byte
 	_, _ = rand.Read(random[:]) // never fails
-	return clip(set+"/"+host, ledger.MaxKeyBytes/2) + "-" + strconv.Itoa(os.Getpid()) + "-" + hex.EncodeToString(random[:])
+	return setName(queues) + "/" + clip(host, ledger.MaxKeyBytes/4) + "-" + strconv.Itoa(os.Getpid()) + "-" + hex.EncodeToString(random[:])
 }
 
 // An Executor owns partitions and runs the handlers of their tasks. Make it
@@ -123,8 +135,8 @@ type Executor struct {
 	log      *eventlog.Log
 	handlers map[string]RawHandler
 	worker   string
-	group    string
-	queue    string
+	set      string // of queues
+	queues   []string
 	source   string
 	grace    time.Duration
 	lease    time.Duration
@@ -132,17 +144,21 @@ type Executor struct {
 	metrics  *metrics
 	slots    *slots
 	tally    *tally
+	outbox   *outbox.Outbox // nil: none
 	kick     chan struct{}  // the log ends are wanted now
 	loops    sync.WaitGroup // owners with their drains, poll loop and watch
 	running  sync.WaitGroup // handlers
 
-	mu         sync.Mutex
-	started    bool
-	owners     map[int32]*owner
-	failed     map[int32]error // partitions that stopped
-	away       error           // of the last time the brokers were asked
-	blind      error           // why nothing is read any more
-	answeredAt time.Time
+	mu      sync.Mutex
+	started bool
+	owners  map[int32]*owner
+	failed  map[int32]error // partitions that stopped
+	away    error           // of the last time the brokers were asked
+	leaving bool            // a shutdown has left the group
+	// of the last time they were asked
+	membersError, outboxError error
+	blind                     error // why nothing is read any more
+	answeredAt                time.Time
 }
 
 // New returns an executor that does nothing until it is run.
@@ -155,42 +171,60 @@ func New(cfg Config) (*Executor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register the executor's metrics: %w", err)
 	}
+	box, err := openOutbox(cfg.OutboxDir, cfg.Log.Info().LedgerID)
+	if err != nil {
+		return nil, fmt.Errorf("make executor: %w", err)
+	}
+	handlers, limits := cfg.Registry.copyHandlers()
 	return &Executor{
-		log: cfg.Log, handlers: cfg.Registry.copyHandlers(), worker: cfg.Worker, group: cfg.Group, queue: cfg.Queues[0],
+		log: cfg.Log, handlers: handlers, worker: cfg.Worker, set: setName(cfg.Queues), queues: cfg.Queues,
 		source: ledger.Source(cfg.Log.Info().LedgerID, "executor"), grace: cfg.ShutdownGrace, lease: cfg.Lease,
-		logger: cfg.Logger.With(slog.String("worker", cfg.Worker)), metrics: m, slots: newSlots(cfg.Slots, m),
-		tally: newTally(), kick: make(chan struct{}, 1),
+		logger: cfg.Logger.With(slog.String("worker", cfg.Worker)), metrics: m, slots: newSlots(cfg.Slots, limits, m),
+		tally: newTally(), outbox: box, kick: make(chan struct{}, 1),
 		owners: make(map[int32]*owner), failed: make(map[int32]error),
 	}, nil
 }
 
 // Run owns what the group assigns and runs tasks until ctx ends, which is not
-// an error. Then nothing more is started; handlers get the grace period, their
-// outcomes are appended and read back as far as the brokers are there, and only
-// then the group is left. An Executor runs once.
+// an error. Then nothing more is started and others may take the partitions;
+// handlers get the grace period, and their outcomes are appended and read back as
+// far as the brokers are there. Others are put into the outbox. An Executor runs
+// once.
 func (x *Executor) Run(ctx context.Context) error {
 	if !x.begin() {
 		return errors.New("run executor: it was run before")
 	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
+	if x.outbox != nil {
+		defer x.closeOutbox(life)
+	}
+	x.sendLeft(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
 	r, err := x.log.NewGroupReader(eventlog.GroupConfig{
-		Group: x.group, From: x.resumeAt,
+		Group: x.groupOf(x.set), From: x.resumeAt,
 		Assigned: func(ps []int32) { x.assigned(life, ps) },
 		Revoked:  func(ps []int32) { x.revoked(life, ps) },
 	})
 	if err != nil {
-		return fmt.Errorf("join consumer group %s: %w", x.group, err)
+		return fmt.Errorf("join consumer group %s: %w", x.groupOf(x.set), err)
 	}
-	x.logger.InfoContext(ctx, "executor runs", slog.String("group", x.group), slog.Any("types", slices.Sorted(maps.Keys(x.handlers))))
+	x.logger.InfoContext(ctx, "executor runs", slog.String("group", x.groupOf(x.set)), slog.Any("types", slices.Sorted(maps.Keys(x.handlers))))
 	x.loops.Go(func() { x.poll(life, r) })
-	x.loops.Go(func() { x.watch(life, r) })
+	x.loops.Go(func() { x.watch(life) })
 	<-ctx.Done()
-	x.shutdown(life)
+	x.shutdown(life, r)
 	end()
 	x.loops.Wait()
-	r.Close()
 	return nil
+}
+
+func (x *Executor) closeOutbox(ctx context.Context) {
+	if err := x.outbox.Close(); err != nil {
+		x.logger.ErrorContext(ctx, "outbox was not closed", slog.Any("error", err))
+	}
 }
 
 func (x *Executor) begin() bool {
@@ -201,10 +235,15 @@ func (x *Executor) begin() bool {
 	return first
 }
 
-// shutdown ends what runs. The group is not left before: the others would take
-// running attempts for those of a lost worker.
-func (x *Executor) shutdown(ctx context.Context) {
-	x.eachOwner(func(o *owner) { o.stopStarting() })
+// shutdown gives the partitions away and ends what runs. Others own them from
+// here on; the releases tell them for how long what still runs is to be left
+// alone.
+func (x *Executor) shutdown(ctx context.Context, r *eventlog.Reader) {
+	x.eachOwner(func(o *owner) { o.stopStarting(ctx, x.grace+cancelWait) })
+	x.leave(r)
+	var snapshots sync.WaitGroup
+	defer snapshots.Wait()
+	snapshots.Go(func() { x.writeFinalSnapshots(ctx) })
 	done := func(handlers, outcomes int) bool { return handlers+outcomes == 0 }
 	x.tally.wait(x.grace, done)
 	if handlers, _ := x.tally.now(); handlers > 0 {
@@ -217,13 +256,22 @@ func (x *Executor) shutdown(ctx context.Context) {
 		x.tally.wait(cancelWait, func(handlers, _ int) bool { return handlers == 0 })
 	}
 	x.tally.wait(readBackWait, func(_, outcomes int) bool { return outcomes == 0 })
+	x.keepWhatIsLeft(ctx)
 	if handlers, outcomes := x.tally.now(); handlers+outcomes > 0 {
-		x.logger.WarnContext(ctx, "executor ends early; the attempts are left to the next owner",
-			slog.Int("handlers_running", handlers), slog.Int("outcomes_unconfirmed", outcomes))
+		x.logger.WarnContext(ctx, "executor ends early; attempts are left to the next owner, outcomes to the outbox",
+			slog.Int("handlers_running", handlers), slog.Int("outcomes_unconfirmed", outcomes), slog.Bool("outbox", x.outbox != nil))
 	}
 	if handlers, _ := x.tally.now(); handlers == 0 {
 		x.running.Wait()
 	}
+}
+
+// leave leaves the group, so that others take over at once.
+func (x *Executor) leave(r *eventlog.Reader) {
+	x.mu.Lock()
+	x.leaving = true
+	x.mu.Unlock()
+	r.Close()
 }
 
 // eachOwner runs do in every owner's goroutine and waits for it.
@@ -259,12 +307,12 @@ func (x *Executor) poll(ctx context.Context, r *eventlog.Reader) {
 // readerEnded makes known that nothing is read any more, unless that was asked
 // for.
 func (x *Executor) readerEnded(ctx context.Context, err error) {
-	if ctx.Err() != nil {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if ctx.Err() != nil || x.leaving {
 		return
 	}
 	x.logger.ErrorContext(ctx, "the ledger cannot be read any more; the process must be restarted", slog.Any("error", err))
-	x.mu.Lock()
-	defer x.mu.Unlock()
 	x.blind = err
 }
 
@@ -278,15 +326,6 @@ func (x *Executor) allOwners() []*owner {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return slices.Collect(maps.Values(x.owners))
-}
-
-// resumeAt is where reading of a partition starts: at the beginning, or where
-// its owner stands when it was here before.
-func (x *Executor) resumeAt(partition int32) eventlog.Start {
-	if o := x.owner(partition); o != nil {
-		return *o.resume.Load()
-	}
-	return eventlog.Start{Offset: 0, LeaderEpoch: -1}
 }
 
 func (x *Executor) assigned(ctx context.Context, partitions []int32) {

@@ -12,7 +12,7 @@ import (
 	"github.com/keten-ledger/keten/ledger"
 )
 
-// A phase says what an owner may do.
+// A phase says where an owner stands with its partition.
 type phase int
 
 const (
@@ -21,12 +21,9 @@ const (
 	parked phase = iota
 	// restoring: folding to the log end, without acting.
 	restoring
-	// claiming: a PartitionClaimed is under way.
-	claiming
-	// active: the claim is ours, read back.
-	active
-	// fenced: assigned, but the claim is someone else's, or was given back.
-	fenced
+	// present: folded to a log end learned after the assignment. What may be
+	// done is up to the claims of the queues.
+	present
 	// stopped by an error, until the process ends.
 	stopped
 )
@@ -36,31 +33,29 @@ const (
 const fetchesQueued = 8
 
 // An owner folds one partition and appends what the fold asks for. Its goroutine
-// never waits for a handler, an append or the broker. It lives as long as the
-// Executor, so that a partition that leaves and comes back finds its running
-// attempts.
+// never waits for a handler, an append, the disk or the broker. It lives as long
+// as the Executor, so that a partition that leaves and comes back finds its
+// running attempts.
 type owner struct {
 	x         *Executor
 	partition int32
-	queue     string
 	logger    *slog.Logger
 
 	fetches chan eventlog.Fetched
 	mail    mailbox
 	// resume is where the fold stands: a reader that starts there misses
 	// nothing.
-	resume atomic.Pointer[eventlog.Start]
-	// wantsMembers asks the watch for the members of the group.
-	wantsMembers atomic.Bool
-	inLine       bool // owned by slots
+	resume   atomic.Pointer[eventlog.Start]
+	interest *interest
 
 	// All below belongs to the owner's goroutine.
-	fold     *ledger.Partition
-	clock    recordClock
-	phase    phase
-	stopping bool // a shutdown began: nothing is started any more
-	claims   claims
-	fresh    freshness
+	fold       *ledger.Partition
+	clock      recordClock
+	phase      phase
+	assignedAt time.Time
+	stopping   bool // a shutdown began: nothing is started any more
+	tenures    map[string]*tenure
+	fresh      freshness
 
 	// held attempts: the handler runs, or its outcome has not been read back.
 	held map[int64]*attempt
@@ -69,7 +64,7 @@ type owner struct {
 	handlers map[taskRef]*attempt
 	// toRun are own accepted starts whose handler was not started yet, by
 	// attempt id. Each has a slot.
-	toRun map[int64]ledger.RunID
+	toRun map[int64]toRun
 
 	// sent records have not been read back, by event id; failing of them wait
 	// to be appended again.
@@ -79,15 +74,16 @@ type owner struct {
 	// pending is the start or takeover that is under way for a run.
 	pending map[ledger.RunID]*sent
 	refused map[ledger.RunID]refusal
+	keeping keeping
 
-	touched   []ledger.RunID // runs of which the fold may now say something else
-	scan      bool           // ask about all runs: the claim is new
-	ready     readyQueue
-	granted   int // slots got by waiting, not used yet
+	touched   []ledger.RunID        // runs of which the fold may now say something else
+	ready     map[string]*readyRuns // by class of slots
+	granted   map[string]int        // slots got by waiting, not used yet; by class
 	timers    timers
 	takeovers map[ledger.RunID]takeover
-	members   membership
+	members   memberships
 	unserved  unserved
+	snapshots snapshots
 
 	parkedAt  time.Time
 	stopDrain context.CancelFunc // nil while no drain runs
@@ -96,21 +92,28 @@ type owner struct {
 
 func newOwner(x *Executor, partition int32) *owner {
 	o := &owner{
-		x: x, partition: partition, queue: x.queue,
+		x: x, partition: partition,
 		logger:    x.logger.With(slog.Int("partition", int(partition))),
 		fetches:   make(chan eventlog.Fetched, fetchesQueued),
 		mail:      newMailbox(),
+		interest:  newInterest(),
 		fold:      ledger.NewPartition(partition),
+		tenures:   make(map[string]*tenure, len(x.queues)),
 		held:      make(map[int64]*attempt),
 		handlers:  make(map[taskRef]*attempt),
-		toRun:     make(map[int64]ledger.RunID),
+		toRun:     make(map[int64]toRun),
 		sent:      make(map[uuid.UUID]*sent),
 		pending:   make(map[ledger.RunID]*sent),
 		refused:   make(map[ledger.RunID]refusal),
-		ready:     newReadyQueue(),
+		ready:     make(map[string]*readyRuns),
+		granted:   make(map[string]int),
 		timers:    newTimers(),
 		takeovers: make(map[ledger.RunID]takeover),
+		members:   make(memberships),
 		unserved:  newUnserved(x.metrics),
+	}
+	for _, q := range x.queues {
+		o.tenures[q] = newTenure(q)
 	}
 	o.resume.Store(&eventlog.Start{Offset: 0, LeaderEpoch: -1})
 	return o
@@ -122,20 +125,23 @@ func (o *owner) run(ctx context.Context) {
 	defer timer.Stop()
 	var letters []letter
 	for {
+		var fetched eventlog.Fetched
 		select {
 		case <-ctx.Done():
 			return
-		case f := <-o.fetches:
-			o.foldFetched(ctx, f, time.Now())
+		case fetched = <-o.fetches:
 		case <-o.mail.wake:
 		case <-timer.C:
 		}
+		// Letters first: where the fold begins was put there before the first
+		// fetch from there came.
 		now := time.Now()
 		letters = o.mail.take(letters)
 		for i, l := range letters {
 			l(now)
 			letters[i] = nil
 		}
+		o.foldFetched(ctx, fetched, now)
 		o.act(ctx, now)
 		timer.Reset(max(o.nextTime(now).Sub(now), 0))
 	}
@@ -143,9 +149,14 @@ func (o *owner) run(ctx context.Context) {
 
 // act does all that is due.
 func (o *owner) act(ctx context.Context, now time.Time) {
-	o.advanceClaim(ctx, now)
+	if o.phase == restoring && !o.fresh.at.Before(o.assignedAt) {
+		o.phase = present
+	}
+	for _, t := range o.tenures {
+		o.advanceClaim(ctx, t, now)
+	}
 	o.startHandlers(ctx, now)
-	if o.phase == active {
+	if o.phase == present {
 		o.scanAll(ctx, now)
 		for _, id := range o.touched {
 			o.consider(ctx, id, now)
@@ -158,7 +169,9 @@ func (o *owner) act(ctx context.Context, now time.Time) {
 	o.touched = o.touched[:0]
 	o.returnGranted()
 	o.appendAgain(now)
+	o.keepOutcomes(now)
 	o.drain(ctx, now)
+	o.takeSnapshot(ctx)
 }
 
 // idleTime is how long an owner sleeps when nothing has a time.
@@ -173,24 +186,70 @@ func (o *owner) nextTime(now time.Time) time.Time {
 		}
 	}
 	switch o.phase {
-	case active:
+	case present:
 		if t, ok := o.timers.next(); ok {
 			sooner(t)
 		}
-	case fenced:
-		sooner(o.claims.checkAt)
+		for _, t := range o.tenures {
+			if t.standing == fenced {
+				sooner(t.checkAt)
+			}
+		}
 	case parked:
 		if len(o.held) > 0 && o.stopDrain == nil {
-			sooner(o.parkedAt.Add(drainDelay))
+			sooner(o.drainAt())
 		}
-	case restoring, claiming, stopped:
+	case restoring, stopped:
 	}
 	if o.failing > 0 {
 		for _, s := range o.sent {
 			sooner(s.retryAt)
 		}
 	}
+	sooner(o.keeping.nextTime())
 	return next
+}
+
+// assigned is the group's suggestion to own the partition.
+func (o *owner) assigned(ctx context.Context, now time.Time) {
+	if o.phase != parked || o.stopping {
+		return
+	}
+	if o.stopDrain != nil {
+		o.stopDrain()
+		o.stopDrain = nil
+	}
+	o.assignedAt = now
+	o.fresh = freshness{}
+	o.phase = restoring
+	o.logger.DebugContext(ctx, "partition assigned", slog.Int64("position", o.fold.Position()))
+}
+
+// revoked ends it: handlers finish and report, and nothing more is started.
+func (o *owner) revoked(ctx context.Context, now time.Time) {
+	if o.phase == stopped || o.phase == parked {
+		return
+	}
+	o.giveAllBack(ctx, 0)
+	o.phase = parked
+	o.parkedAt = now
+	o.logger.DebugContext(ctx, "partition revoked", slog.Int("held_attempts", len(o.held)))
+}
+
+func (o *owner) giveAllBack(ctx context.Context, grace time.Duration) {
+	for _, t := range o.tenures {
+		o.giveBack(ctx, t, grace)
+		o.enter(t, idle)
+		o.deactivate(t)
+	}
+}
+
+// stopStarting is the first step of a shutdown: from here on nothing is started,
+// and others may own the partition. grace is how long handlers may still run.
+func (o *owner) stopStarting(ctx context.Context, grace time.Duration) {
+	o.stopping = true
+	o.snapshots.final = o.ownsAny()
+	o.giveAllBack(ctx, grace)
 }
 
 // foldFetched applies records and notes what they mean for this process.
@@ -203,6 +262,7 @@ func (o *owner) foldFetched(ctx context.Context, f eventlog.Fetched, now time.Ti
 		if r.Offset < o.fold.Position() {
 			continue
 		}
+		o.snapshots.bytes += int64(len(r.Key) + len(r.Value))
 		out, err := o.fold.Apply(r)
 		if err != nil {
 			o.stop(ctx, err)
@@ -217,6 +277,13 @@ func (o *owner) foldFetched(ctx context.Context, f eventlog.Fetched, now time.Ti
 		o.stop(ctx, f.Err)
 		return
 	}
+	if len(f.Records) > 0 {
+		o.reached()
+	}
+}
+
+// reached notes a new position of the fold.
+func (o *owner) reached() {
 	o.resume.Store(&eventlog.Start{Offset: o.fold.Position(), LeaderEpoch: o.fold.LeaderEpoch()})
 	o.fresh.reach(o.fold.Position())
 }
@@ -230,12 +297,12 @@ func (o *owner) read(ctx context.Context, out *ledger.Outcome, now time.Time) {
 	}
 	o.noteClosed(out, own)
 	if out.Verdict == ledger.Accepted {
-		o.noteAccepted(ctx, out, own)
+		o.noteAccepted(ctx, out, own, now)
 	}
 	if own != nil {
-		o.readBack(ctx, own, out)
+		o.readBack(ctx, own, out, now)
 	}
-	if o.phase == active {
+	if o.phase == present {
 		o.touched = append(o.touched, out.Touched...)
 	}
 }
@@ -250,9 +317,9 @@ func (o *owner) noteClosed(out *ledger.Outcome, own *sent) {
 		if closed.Status == ledger.StatusRunning {
 			continue
 		}
-		if _, ok := o.toRun[closed.ID]; ok {
+		if r, ok := o.toRun[closed.ID]; ok {
 			delete(o.toRun, closed.ID)
-			o.x.slots.release()
+			o.x.slots.release(r.class)
 		}
 		a := o.held[closed.ID]
 		if a == nil || closed.Status == ledger.StatusDeferred || own != nil && own.attempt == a {
@@ -264,14 +331,14 @@ func (o *owner) noteClosed(out *ledger.Outcome, own *sent) {
 }
 
 // noteAccepted sees to events that count, whoever wrote them.
-func (o *owner) noteAccepted(ctx context.Context, out *ledger.Outcome, own *sent) {
+func (o *owner) noteAccepted(ctx context.Context, out *ledger.Outcome, own *sent, now time.Time) {
 	switch e := out.Event.(type) {
 	case ledger.PartitionClaimed:
-		if e.Queue == o.queue {
-			o.claimRead(e.Worker)
+		if t := o.tenures[e.Queue]; t != nil {
+			o.claimRead(ctx, t, out.Offset, e.Worker, now)
 		}
 	case ledger.PartitionReleased:
-		o.releaseRead(ctx, e, out.Touched)
+		o.releaseRead(ctx, e, out.Touched, now)
 	case ledger.CancelRequested:
 		if open, ok := o.fold.OpenAttempt(ledger.RunID{Collection: e.CollectionID, Run: e.Run}); ok && o.held[open.ID] != nil {
 			o.held[open.ID].cancel(ErrCanceled)
@@ -282,95 +349,82 @@ func (o *owner) noteAccepted(ctx context.Context, out *ledger.Outcome, own *sent
 	}
 }
 
-// startRead takes an accepted start of this process for its handler to be
-// started, whether or not this process remembers sending it.
-func (o *owner) startRead(e ledger.TaskStarted, out *ledger.Outcome, own *sent) {
-	if e.Worker != o.x.worker {
-		o.claims.progress()
-		return
-	}
-	if !o.mayRun() {
-		if own != nil {
-			o.x.slots.release()
-		}
-		return // the next owner finds the attempt without a handler
-	}
-	if own == nil {
-		o.x.slots.force()
-	}
-	o.toRun[out.Offset] = ledger.RunID{Collection: e.CollectionID, Run: e.Run}
+// toRun is an own accepted start whose handler was not started yet.
+type toRun struct {
+	run   ledger.RunID
+	queue string
+	class string
 }
 
-// mayRun reports whether handlers may be started for accepted starts.
-func (o *owner) mayRun() bool {
-	return !o.stopping && (o.phase == active || o.phase == fenced)
+// startRead takes an accepted start of this process for its handler to be
+// started, whether or not this process remembers sending it. One under a claim
+// that is ours no more, or is about to be given back, gets none: the next owner
+// finds the attempt without a handler.
+func (o *owner) startRead(e ledger.TaskStarted, out *ledger.Outcome, own *sent) {
+	id := ledger.RunID{Collection: e.CollectionID, Run: e.Run}
+	if e.Worker != o.x.worker {
+		if queue, ok := o.fold.Queue(id); ok && o.tenures[queue] != nil {
+			o.tenures[queue].progress()
+		}
+		return
+	}
+	for _, t := range o.tenures {
+		if t.claim == e.Claim && !o.stopping {
+			o.toRun[out.Offset] = toRun{id, t.queue, o.slotFor(id, own)}
+			return
+		}
+	}
+	if own != nil {
+		o.x.slots.release(own.class)
+	}
+}
+
+// slotFor returns the class of the slot that a start came with. One that is not
+// remembered gets a slot even when none is free.
+func (o *owner) slotFor(id ledger.RunID, own *sent) string {
+	if own != nil {
+		return own.class
+	}
+	open, _ := o.fold.OpenAttempt(id)
+	class := o.x.slots.class(open.Task.Type)
+	o.x.slots.force(class)
+	return class
 }
 
 // stop ends the owner for good: its partition cannot be judged any further.
 // Handlers that run finish, and their outcomes are sent.
 func (o *owner) stop(ctx context.Context, err error) {
+	if o.phase == stopped {
+		return
+	}
 	o.logger.ErrorContext(ctx, "partition stopped; its tasks wait until the cause is removed and the executor restarted",
 		slog.Int64("position", o.fold.Position()), slog.Any("error", err))
-	o.enter(stopped)
-	o.deactivate()
+	o.phase = stopped
+	for _, t := range o.tenures {
+		t.claim, t.releasing = -1, -1
+		o.enter(t, idle)
+		o.deactivate(t)
+	}
+	o.dropToRun("")
 	for _, s := range o.sent {
 		o.forget(s) // what was sent will land, but is not read back
-		delete(o.held, s.attempt.def.ID)
+		if s.attempt != nil {
+			delete(o.held, s.attempt.def.ID)
+		}
 	}
 	o.x.metrics.partitions.WithLabelValues("stopped").Inc()
 	o.x.partitionFailed(o.partition, err)
 }
 
-// deactivate gives up what only the holder of the claim may do, and the starts
-// whose fate is not known: the fold will tell the next owner.
-func (o *owner) deactivate() {
-	for _, s := range o.sent {
-		if s.kind == sentOutcome {
-			continue
-		}
-		o.forget(s)
-		if s.kind == sentStart {
-			o.x.slots.release()
+// dropToRun gives up accepted starts of a queue, "" for all, whose handler was
+// not started yet.
+func (o *owner) dropToRun(queue string) {
+	for id, r := range o.toRun {
+		if queue == "" || r.queue == queue {
+			delete(o.toRun, id)
+			o.x.slots.release(r.class)
 		}
 	}
-	o.ready.clear()
-	o.timers.clear()
-	clear(o.takeovers)
-	clear(o.refused)
-	o.unserved.nobodyWaits()
-	o.wantsMembers.Store(false)
-}
-
-// dropToRun gives up accepted starts whose handler was not started yet.
-func (o *owner) dropToRun() {
-	for id := range o.toRun {
-		delete(o.toRun, id)
-		o.x.slots.release()
-	}
-}
-
-// enter changes the phase.
-func (o *owner) enter(p phase) {
-	if o.phase == active {
-		o.deactivate()
-		o.x.metrics.partitions.WithLabelValues("active").Dec()
-	}
-	if p == active {
-		o.x.metrics.partitions.WithLabelValues("active").Inc()
-		o.scan = true
-		o.wantsMembers.Store(false)
-	}
-	o.phase = p
-	if !o.mayRun() {
-		o.dropToRun()
-	}
-}
-
-// stopStarting is the first step of a shutdown: from here on nothing is started.
-func (o *owner) stopStarting() {
-	o.stopping = true
-	o.deactivate()
-	o.dropToRun()
 }
 
 // deliver queues a fetch. It waits while the queue is full, and returns false

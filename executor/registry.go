@@ -60,10 +60,11 @@ func (r *Registry) Types() []string {
 	return slices.Sorted(maps.Keys(r.handlers))
 }
 
-func (r *Registry) copyHandlers() map[string]RawHandler {
+// copyHandlers returns the handlers and the limits, by task type.
+func (r *Registry) copyHandlers() (map[string]RawHandler, map[string]int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return maps.Clone(r.handlers)
+	return maps.Clone(r.handlers), maps.Clone(r.limits)
 }
 
 // Handle registers a Go function as the handler of a task type. Args are decoded

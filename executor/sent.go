@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -18,9 +19,10 @@ type sentKind int
 
 const (
 	sentClaim sentKind = iota
+	sentRelease
 	sentStart
 	sentTakeover // a TaskFailed on behalf of a lost worker
-	sentOutcome
+	sentOutcome  // or a TaskDeferred
 )
 
 // sent is an own record that has not been read back. It is appended again, with
@@ -29,7 +31,9 @@ type sent struct {
 	kind    sentKind
 	msg     ledger.Message
 	seq     uint64        // the order in which records were first appended
+	tenure  *tenure       // of all but outcomes
 	action  ledger.Action // of a start or takeover
+	class   string        // of a start: of the slot it came with
 	sinceMS int64         // of a start: since when the task could start; 0 if not known
 	attempt *attempt      // of an outcome
 	report  report        // of an outcome
@@ -37,6 +41,8 @@ type sent struct {
 
 	failures int       // appends that ended with an error
 	retryAt  time.Time // zero while an append is under way
+	acked    atomic.Bool
+	kept     bool // of an outcome: it was put into the outbox
 }
 
 // The pause before a record is appended again doubles from resendFirst to
@@ -55,9 +61,10 @@ func (o *owner) send(s *sent) {
 	switch s.kind {
 	case sentOutcome:
 		o.x.tally.unread(+1)
+		o.keeping.sent(s, time.Now())
 	case sentStart, sentTakeover:
 		o.pending[s.action.RunID()] = s
-	case sentClaim:
+	case sentClaim, sentRelease:
 	}
 	o.append(s)
 }
@@ -71,9 +78,10 @@ func (o *owner) forget(s *sent) {
 	switch s.kind {
 	case sentOutcome:
 		o.x.tally.unread(-1)
+		o.x.dropKept(s)
 	case sentStart, sentTakeover:
 		delete(o.pending, s.action.RunID())
-	case sentClaim:
+	case sentClaim, sentRelease:
 	}
 }
 
@@ -82,7 +90,9 @@ func (o *owner) append(s *sent) {
 	o.x.log.Append(s.msg, func(_ int64, err error) {
 		if err != nil {
 			o.mail.put(func(now time.Time) { o.appendFailed(id, err, now) })
+			return
 		}
+		s.acked.Store(true)
 	})
 }
 
@@ -123,17 +133,19 @@ func (o *owner) appendAgain(now time.Time) {
 }
 
 // readBack acts on the fold's verdict of an own record.
-func (o *owner) readBack(ctx context.Context, s *sent, out *ledger.Outcome) {
+func (o *owner) readBack(ctx context.Context, s *sent, out *ledger.Outcome, now time.Time) {
 	accepted := out.Verdict == ledger.Accepted
 	switch s.kind {
 	case sentClaim:
-		o.claimReadBack(ctx, out)
+		o.claimReadBack(ctx, s.tenure, out, now)
+	case sentRelease:
+		s.tenure.releasing = -1
 	case sentStart:
 		if accepted {
 			o.startAccepted(s, out)
 			return
 		}
-		o.x.slots.release()
+		o.x.slots.release(s.class)
 		o.refusedAction(ctx, s, out)
 	case sentTakeover:
 		if accepted {
@@ -168,11 +180,17 @@ func (o *owner) outcomeReadBack(ctx context.Context, s *sent, out *ledger.Outcom
 		if next := o.pending[a.runID()]; next != nil && s.report.succeeded {
 			next.sinceMS = out.TimeMS // the start that was appended with the outcome
 		}
+		if s.report.deferred {
+			o.logger.InfoContext(ctx, "attempt deferred, its outcome comes from outside", attrs...)
+		}
 		if s.report.err != nil {
 			o.logger.InfoContext(ctx, "attempt failed", append(attrs, slog.String("code", s.report.err.Code),
 				slog.String("message", s.report.err.Message), slog.Bool("retryable", s.report.err.Retryable))...)
 		}
 	case ledger.Duplicate, ledger.Stale, ledger.Foreign:
+		if s.report.deferred { // the outcome from outside was faster
+			break
+		}
 		o.x.metrics.attempts.WithLabelValues(a.def.Task.Type, resultTakenOver).Inc()
 		o.logger.InfoContext(ctx, "outcome came too late", append(attrs, slog.String("reason", string(out.Reason)))...)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/google/uuid"
@@ -11,44 +12,11 @@ import (
 	"github.com/keten-ledger/keten/ledger"
 )
 
-// readyQueue is the runs whose next task can start, first come first served,
-// each at most once.
-type readyQueue struct {
-	ids  []ledger.RunID
-	head int
-	in   map[ledger.RunID]bool
-}
-
-func newReadyQueue() readyQueue { return readyQueue{in: make(map[ledger.RunID]bool)} }
-
-func (q *readyQueue) len() int { return len(q.ids) - q.head }
-
-func (q *readyQueue) push(id ledger.RunID) {
-	if !q.in[id] {
-		q.in[id] = true
-		q.ids = append(q.ids, id)
-	}
-}
-
-func (q *readyQueue) pop() ledger.RunID {
-	id := q.ids[q.head]
-	q.head++
-	if q.head > len(q.ids)/2 {
-		q.ids = append(q.ids[:0], q.ids[q.head:]...)
-		q.head = 0
-	}
-	delete(q.in, id)
-	return id
-}
-
-func (q *readyQueue) clear() {
-	q.ids, q.head = nil, 0
-	clear(q.in)
-}
-
 // A takeover is the wait before an attempt of another worker counts as lost.
 type takeover struct {
 	attemptID int64
+	queue     string
+	set       string    // of the worker
 	since     time.Time // when this owner first saw the attempt, or read its worker's release
 }
 
@@ -62,14 +30,16 @@ func (o *owner) holds(attemptID int64) bool {
 	return ok
 }
 
-// scanAll considers every run once the claim is ours.
+// scanAll considers every run of a queue once its claim is ours.
 func (o *owner) scanAll(ctx context.Context, now time.Time) {
-	if !o.scan {
-		return
-	}
-	o.scan = false
-	for _, a := range o.fold.Next(o.queue, o.x.worker, o.holds) {
-		o.consider(ctx, a.RunID(), now)
+	for _, t := range o.tenures {
+		if !t.scan || t.standing != active {
+			continue
+		}
+		t.scan = false
+		for _, a := range o.fold.Next(t.queue, o.x.worker, o.holds) {
+			o.consider(ctx, a.RunID(), now)
+		}
 	}
 }
 
@@ -86,20 +56,29 @@ func (o *owner) consider(ctx context.Context, id ledger.RunID, now time.Time) {
 	}
 	o.timers.drop(id)
 	if a.Kind == ledger.ActionStart {
-		o.ready.push(id)
+		o.pushReady(&a)
 		return
 	}
-	o.appendAction(ctx, a)
+	o.appendAction(ctx, a, "")
+}
+
+func (o *owner) pushReady(a *ledger.Action) {
+	class := o.x.slots.class(a.TaskType)
+	if o.ready[class] == nil {
+		o.ready[class] = newReadyRuns()
+	}
+	o.ready[class].push(a.RunID(), a.Tenant)
 }
 
 // asked returns what the fold asks for a run, and when it is due. ok is
 // false when there is nothing to do now or later without another record or a
 // handler's return.
 func (o *owner) asked(id ledger.RunID, now time.Time) (a ledger.Action, due time.Time, ok bool) {
-	if o.stopping || o.phase != active || o.pending[id] != nil {
+	t := o.tenureOf(id)
+	if o.stopping || o.pending[id] != nil || t == nil || t.standing != active {
 		return a, due, false
 	}
-	a, ok = o.fold.NextFor(id, o.queue, o.x.worker, o.holds)
+	a, ok = o.fold.NextFor(id, t.queue, o.x.worker, o.holds)
 	if !ok || a.LostWorker == "" {
 		o.endTakeover(id)
 	}
@@ -112,6 +91,19 @@ func (o *owner) asked(id ledger.RunID, now time.Time) (a ledger.Action, due time
 		return a, due, false
 	}
 	return a, o.dueTime(&a, now), true
+}
+
+// tenureOf returns the tenure of the queue of a run's next task, or nil. A run
+// that is over has none, and asks for nothing.
+func (o *owner) tenureOf(id ledger.RunID) *tenure {
+	queue, ok := o.fold.Queue(id)
+	if !ok {
+		o.unserved.served(id)
+		o.endTakeover(id)
+		delete(o.refused, id)
+		return nil
+	}
+	return o.tenures[queue]
 }
 
 // mayBegin reports whether this process could run the handler of a start.
@@ -134,27 +126,29 @@ func (o *owner) dueTime(a *ledger.Action, now time.Time) time.Time {
 	}
 	t, ok := o.takeovers[a.RunID()]
 	if !ok || t.attemptID != a.AttemptID {
-		t = takeover{attemptID: a.AttemptID, since: now}
+		o.endTakeover(a.RunID())
+		queue, _ := o.fold.Queue(a.RunID())
+		t = takeover{attemptID: a.AttemptID, queue: queue, set: setOf(a.LostWorker), since: now}
 		o.takeovers[a.RunID()] = t
-		o.wantsMembers.Store(true)
+		o.interest.add(t.set)
 	}
-	if o.members.gone(a.LostWorker, t.since) {
+	if !a.Leaving && o.members.gone(a.LostWorker, t.since) {
 		wait = min(wait, ledger.GoneGraceMS*time.Millisecond)
 	}
 	return t.since.Add(wait)
 }
 
 func (o *owner) endTakeover(id ledger.RunID) {
-	if _, ok := o.takeovers[id]; ok {
+	if t, ok := o.takeovers[id]; ok {
 		delete(o.takeovers, id)
-		o.wantsMembers.Store(len(o.takeovers) > 0)
+		o.interest.remove(t.set)
 	}
 }
 
-// membersRead takes the members of the group, asked at a time.
-func (o *owner) membersRead(ctx context.Context, m membership, now time.Time) {
-	o.members = m
-	if o.phase != active {
+// membersRead takes the members of groups, asked at a time.
+func (o *owner) membersRead(ctx context.Context, m memberships, now time.Time) {
+	maps.Copy(o.members, m)
+	if o.phase != present {
 		return
 	}
 	for id := range o.takeovers {
@@ -162,47 +156,52 @@ func (o *owner) membersRead(ctx context.Context, m membership, now time.Time) {
 	}
 }
 
-// mayStart reports whether tasks may be started: the claim is ours and what is
-// known of the log is not older than the lease.
+// mayStart reports whether tasks may be started: what is known of the log is not
+// older than the lease, and there is room for outcomes if the brokers go away.
 func (o *owner) mayStart(now time.Time) bool {
-	return !o.stopping && o.phase == active && o.fresh.within(o.x.lease, now)
+	return !o.stopping && o.phase == present && o.fresh.within(o.x.lease, now) && !o.x.outboxFull()
 }
 
 // startReady appends starts for as long as there are slots.
 func (o *owner) startReady(ctx context.Context, now time.Time) {
-	for o.ready.len() > 0 && o.mayStart(now) && o.takeSlot() {
-		id := o.ready.pop()
-		a, due, ok := o.asked(id, now)
-		if !ok || a.Kind != ledger.ActionStart || due.After(now) {
-			o.x.slots.release()
-			o.consider(ctx, id, now)
-			continue
+	for class, ready := range o.ready {
+		for ready.len() > 0 && o.mayStart(now) && o.takeSlot(class) {
+			id := ready.pop()
+			a, due, ok := o.asked(id, now)
+			if !ok || a.Kind != ledger.ActionStart || due.After(now) || o.x.slots.class(a.TaskType) != class {
+				o.x.slots.release(class)
+				o.consider(ctx, id, now)
+				continue
+			}
+			o.appendAction(ctx, a, class)
 		}
-		o.appendAction(ctx, a)
+		if ready.len() == 0 {
+			delete(o.ready, class)
+		}
 	}
 }
 
-func (o *owner) takeSlot() bool {
-	if o.granted > 0 {
-		o.granted--
+func (o *owner) takeSlot(class string) bool {
+	if o.granted[class] > 0 {
+		o.granted[class]--
 		return true
 	}
-	return o.x.slots.take(o)
+	return o.x.slots.take(o, class)
 }
-
-// slotGranted is the letter of a slot that the owner waited for.
-func (o *owner) slotGranted(time.Time) { o.granted++ }
 
 // returnGranted gives back slots that came too late to be of use.
 func (o *owner) returnGranted() {
-	for ; o.granted > 0; o.granted-- {
-		o.x.slots.release()
+	for class, n := range o.granted {
+		for range n {
+			o.x.slots.release(class)
+		}
 	}
+	clear(o.granted)
 }
 
 // appendAction appends the event that an action asks for. A start comes with a
-// slot.
-func (o *owner) appendAction(ctx context.Context, a ledger.Action) {
+// slot of a class.
+func (o *owner) appendAction(ctx context.Context, a ledger.Action, class string) {
 	msg, err := o.x.encode(o.partition, a.Event())
 	if err != nil {
 		o.stop(ctx, err) // cannot be: the fold asks for what it accepts
@@ -212,29 +211,38 @@ func (o *owner) appendAction(ctx context.Context, a ledger.Action) {
 	if a.Kind == ledger.ActionStart {
 		kind = sentStart
 	}
-	o.send(&sent{kind: kind, msg: msg, action: a, sinceMS: a.SinceMS})
+	o.send(&sent{kind: kind, tenure: o.tenureByClaim(a.Claim), msg: msg, action: a, class: class, sinceMS: a.SinceMS})
+}
+
+func (o *owner) tenureByClaim(claim int64) *tenure {
+	for _, t := range o.tenures {
+		if t.claim == claim {
+			return t
+		}
+	}
+	return nil
 }
 
 // startHandlers starts the handlers of accepted starts that were read back. It
 // runs after a whole fetch: an attempt that ended within it is not started.
 func (o *owner) startHandlers(ctx context.Context, now time.Time) {
-	if len(o.toRun) == 0 || !o.mayRun() || !o.fresh.within(o.x.lease, now) {
+	if len(o.toRun) == 0 || !o.fresh.within(o.x.lease, now) {
 		return
 	}
-	for id, run := range o.toRun {
-		def, ok := o.fold.OpenAttempt(run)
+	for id, r := range o.toRun {
+		def, ok := o.fold.OpenAttempt(r.run)
 		delete(o.toRun, id)
 		if !ok || def.ID != id {
-			o.x.slots.release() // cannot be: noteClosed has seen its end
+			o.x.slots.release(r.class) // cannot be: noteClosed has seen its end
 			continue
 		}
-		o.startHandler(ctx, def)
+		o.startHandler(ctx, def, r.class)
 	}
 }
 
-func (o *owner) startHandler(ctx context.Context, def ledger.Attempt) {
+func (o *owner) startHandler(ctx context.Context, def ledger.Attempt, class string) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	a := &attempt{def: def, cancel: cancel, running: true}
+	a := &attempt{def: def, class: class, cancel: cancel, running: true}
 	if def.Canceled {
 		cancel(ErrCanceled)
 	}
@@ -266,6 +274,7 @@ func (o *owner) handlerReturned(ctx context.Context, a *attempt, r *report, now 
 	delete(o.handlers, a.ref())
 	// Last, so that a shutdown always sees the handler or its outcome.
 	defer o.x.tally.running(-1)
+	o.x.slots.release(a.class)
 	switch {
 	case r.abandoned:
 		// It stays held: nobody here may start it again.
@@ -275,16 +284,15 @@ func (o *owner) handlerReturned(ctx context.Context, a *attempt, r *report, now 
 		o.stop(ctx, r.broken)
 	case a.closed, o.phase == stopped:
 		o.sendOnce(a, r)
-		if o.phase == active {
+		if o.phase == present {
 			o.consider(ctx, a.awaitedBy, now)
 		}
 	default:
 		o.send(&sent{kind: sentOutcome, msg: r.msg, attempt: a, report: *r})
-		if r.succeeded && o.startNext(ctx, a, now) {
-			return // the slot goes on to the next task
+		if r.succeeded {
+			o.startNext(ctx, a, now)
 		}
 	}
-	o.x.slots.release()
 }
 
 // sendOnce appends an outcome that will not count, for the record.
@@ -294,17 +302,23 @@ func (o *owner) sendOnce(a *attempt, r *report) {
 	o.x.log.Append(r.msg, func(int64, error) {})
 }
 
-// startNext appends the start of the task behind an attempt that succeeded.
-func (o *owner) startNext(ctx context.Context, a *attempt, now time.Time) bool {
-	if !o.mayStart(now) || o.pending[a.runID()] != nil {
-		return false
+// startNext appends the start of the task behind an attempt that succeeded,
+// unless others wait for the slot: then the run takes its turn again once its
+// success was read back.
+func (o *owner) startNext(ctx context.Context, a *attempt, now time.Time) {
+	t := o.tenures[a.def.Task.Queue]
+	if t == nil || t.standing != active || !o.mayStart(now) || o.pending[a.runID()] != nil {
+		return
 	}
-	next, ok := o.fold.StartAfter(a.runID(), o.queue, o.x.worker)
+	next, ok := o.fold.StartAfter(a.runID(), t.queue, o.x.worker)
 	if !ok || o.handlers[refOf(&next)] != nil || !o.mayServe(&next) {
-		return false
+		return
 	}
-	o.appendAction(ctx, next)
-	return true
+	class := o.x.slots.class(next.TaskType)
+	if ready := o.ready[class]; ready != nil && ready.len() > 0 || !o.x.slots.tryTake(class) {
+		return
+	}
+	o.appendAction(ctx, next, class)
 }
 
 // A taskRef is what must not run twice at once in a process: a task, and of the

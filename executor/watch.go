@@ -3,10 +3,9 @@ package executor
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
-
-	"github.com/keten-ledger/keten/internal/eventlog"
 )
 
 const (
@@ -20,7 +19,7 @@ const (
 
 // watch asks the brokers, for all owners: for the log ends, which tell how
 // recent the owners' knowledge is, and for the members of the group.
-func (x *Executor) watch(ctx context.Context, r *eventlog.Reader) {
+func (x *Executor) watch(ctx context.Context) {
 	tick := time.NewTicker(min(watchTick, x.lease/endsPerLease))
 	defer tick.Stop()
 	var asked, members time.Time
@@ -38,9 +37,9 @@ func (x *Executor) watch(ctx context.Context, r *eventlog.Reader) {
 			asked = now
 			x.askEnds(ctx)
 		}
-		if now.Sub(members) >= watchTick && x.anyWantsMembers() {
+		if sets := x.setsOfInterest(); now.Sub(members) >= watchTick && len(sets) > 0 {
 			members = now
-			x.askMembers(ctx, r)
+			x.askMembers(ctx, sets)
 		}
 	}
 }
@@ -84,37 +83,71 @@ func (x *Executor) brokersAnswered(at time.Time, err error) bool {
 	return changed
 }
 
-func (x *Executor) anyWantsMembers() bool {
-	for _, o := range x.allOwners() {
-		if o.wantsMembers.Load() {
-			return true
-		}
-	}
-	return false
+func (x *Executor) brokersAway() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.away != nil
 }
 
-// askMembers tells the owners that want to know who is in the group.
-func (x *Executor) askMembers(ctx context.Context, r *eventlog.Reader) {
-	m := membership{at: time.Now()}
+// setsOfInterest returns the sets of queues whose members some owner wants to
+// know, and this one's.
+func (x *Executor) setsOfInterest() []string {
+	var sets []string
+	for _, o := range x.allOwners() {
+		sets = append(sets, o.interest.sets()...)
+	}
+	if len(sets) == 0 {
+		return nil
+	}
+	slices.Sort(sets)
+	return slices.Compact(sets)
+}
+
+func (x *Executor) groupOf(set string) string { return x.log.Info().Prefix + ".executor." + set }
+
+// askMembers tells the owners that want to know who is in the groups of sets.
+func (x *Executor) askMembers(ctx context.Context, sets []string) {
+	at := time.Now()
 	asking, stop := context.WithTimeout(ctx, x.lease/2)
 	defer stop()
-	workers, err := r.Members(asking)
+	groups := []string{x.groupOf(x.set)}
+	for _, set := range sets {
+		if set != x.set {
+			groups = append(groups, x.groupOf(set))
+		}
+	}
+	members, err := x.log.Members(asking, groups...)
 	switch {
 	case ctx.Err() != nil:
 		return
 	case err != nil:
-		x.logger.WarnContext(ctx, "members of the consumer group cannot be read; lost workers are waited for longer", slog.Any("error", err))
+		x.membersAnswered(ctx, err)
 		return
-	case !workers[x.worker]:
+	case !members[groups[0]][x.worker]:
 		// Between two generations of the group, or the Kafka client does not
 		// carry the worker's name: then nobody's absence means anything.
 		return
 	}
-	m.workers = workers
+	x.membersAnswered(ctx, nil)
+	m := make(memberships, len(sets))
+	for _, set := range sets {
+		m[set] = membership{workers: members[x.groupOf(set)], at: at}
+	}
 	for _, o := range x.allOwners() {
-		if o.wantsMembers.Load() {
+		if len(o.interest.sets()) > 0 {
 			o.mail.put(func(now time.Time) { o.membersRead(ctx, m, now) })
 		}
+	}
+}
+
+// membersAnswered logs when the members of groups cannot be read any more.
+func (x *Executor) membersAnswered(ctx context.Context, err error) {
+	x.mu.Lock()
+	changed := (x.membersError == nil) != (err == nil)
+	x.membersError = err
+	x.mu.Unlock()
+	if changed && err != nil {
+		x.logger.WarnContext(ctx, "members of the consumer groups cannot be read; lost workers are waited for longer", slog.Any("error", err))
 	}
 }
 

@@ -197,7 +197,7 @@ func (s *server) makeRoles(types *catalog.Catalog, registry *executor.Registry, 
 	}
 	if s.cfg.has(roleExecutor) {
 		s.executor, err = executor.New(executor.Config{
-			Log: s.log, Registry: registry, Worker: worker, Group: s.cfg.prefix + ".executor." + ledger.DefaultQueue, Slots: s.cfg.slots,
+			Log: s.log, Registry: registry, Worker: worker, Slots: s.cfg.slots,
 			ShutdownGrace: s.cfg.shutdownGrace, Logger: s.logger, Registerer: s.metrics,
 		})
 		if err != nil {

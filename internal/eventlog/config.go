@@ -61,6 +61,8 @@ type Config struct {
 
 // Info is what is known of a ledger once it is open. It never changes.
 type Info struct {
+	// Prefix opens the names of the ledger's topics and consumer groups.
+	Prefix     string
 	LedgerID   uuid.UUID
 	Partitions int32
 	Window     int64 // W, in offsets

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -25,9 +27,12 @@ type GroupConfig struct {
 	// Group is the name of the consumer group. Required.
 	Group string
 	// From says where to read a partition from that was assigned. It is called
-	// after Assigned, from another goroutine, and must return at once.
-	// Required.
-	From func(partition int32) Start
+	// after Assigned, from other goroutines, for all that came at once side by
+	// side; nothing of them is read before the last one has returned. It may
+	// wait for the brokers until ctx ends, which is when the assignment does.
+	// [ErrDataLoss] and [ErrCorrupt] are handed out by Poll and end the
+	// partition; after other errors it is called again. Required.
+	From func(ctx context.Context, partition int32) (Start, error)
 	// Assigned and Revoked tell which partitions came and which went; Revoked
 	// also when they were lost because this member seemed dead. They are called
 	// from another goroutine, one at a time, only while Poll or Close runs, and
@@ -43,7 +48,6 @@ func (l *Log) NewGroupReader(cfg GroupConfig) (*Reader, error) {
 		return nil, errors.New("read ledger in a group: group and from are required")
 	}
 	r := l.emptyReader()
-	r.group = cfg.Group
 	err := r.connect(
 		kgo.ConsumerGroup(cfg.Group),
 		kgo.ConsumeTopics(l.topic),
@@ -106,27 +110,22 @@ func (l *Log) known(partitions []int32) []int32 {
 
 // choose decides where newly assigned partitions are read from. Those left out
 // are not fetched.
-func (r *Reader) choose(ctx context.Context, offsets map[int32]kgo.Offset, from func(int32) Start) (map[int32]kgo.Offset, error) {
-	starts := make(map[int32]Start, len(offsets))
-	for partition := range offsets {
-		if partition >= r.log.info.Partitions {
-			r.log.cfg.Logger.ErrorContext(ctx, "topic has more partitions than the ledger",
-				slog.Int64("partition", int64(partition)), slog.Int64("partitions", int64(r.log.info.Partitions)))
-			continue
-		}
-		starts[partition] = from(partition)
-	}
-	if len(starts) == 0 {
-		return nil, nil
-	}
-	bad, err := r.log.verify(ctx, starts)
-	if err != nil {
+func (r *Reader) choose(ctx context.Context, offsets map[int32]kgo.Offset, from func(context.Context, int32) (Start, error)) (map[int32]kgo.Offset, error) {
+	starts, bad, err := r.starting(ctx, offsets, from)
+	if err != nil || len(starts)+len(bad) == 0 {
 		return nil, err
+	}
+	if len(starts) > 0 {
+		cut, err := r.log.verify(ctx, starts)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(bad, cut)
 	}
 	chosen := make(map[int32]kgo.Offset, len(starts))
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for partition, start := range starts {
+	for partition := range offsets {
 		// What this reader gave up stays so: another start does not mend the log.
 		err := r.over[partition]
 		if err == nil {
@@ -136,34 +135,65 @@ func (r *Reader) choose(ctx context.Context, offsets map[int32]kgo.Offset, from 
 			r.giveUp(partition, err)
 			continue
 		}
-		chosen[partition] = start.offset()
-		r.next[partition] = start.Offset
+		if start, ok := starts[partition]; ok {
+			chosen[partition] = start.offset()
+			r.next[partition] = start.Offset
+		}
 	}
 	return chosen, nil
 }
 
-// Members returns the client ids of the group's live members. A member that
-// died is among them until its session has expired.
-func (r *Reader) Members(ctx context.Context) (map[string]bool, error) {
-	if r.group == "" {
-		return nil, errors.New("list members: the reader is not in a group")
+// starting asks for the starts of partitions. bad are those that are damaged.
+func (r *Reader) starting(ctx context.Context, offsets map[int32]kgo.Offset, from func(context.Context, int32) (Start, error)) (starts map[int32]Start, bad map[int32]error, err error) {
+	starts, bad = make(map[int32]Start, len(offsets)), make(map[int32]error)
+	var mu sync.Mutex
+	var asking sync.WaitGroup
+	for partition := range offsets {
+		if partition >= r.log.info.Partitions {
+			r.log.cfg.Logger.ErrorContext(ctx, "topic has more partitions than the ledger",
+				slog.Int64("partition", int64(partition)), slog.Int64("partitions", int64(r.log.info.Partitions)))
+			continue
+		}
+		asking.Go(func() {
+			start, fromErr := from(ctx, partition)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case fromErr == nil:
+				starts[partition] = start
+			case errors.Is(fromErr, ErrDataLoss), errors.Is(fromErr, ErrCorrupt):
+				bad[partition] = fromErr
+			default:
+				err = fromErr
+			}
+		})
 	}
-	groups, err := r.log.admin.DescribeGroups(ctx, r.group)
+	asking.Wait()
+	return starts, bad, err
+}
+
+// Members returns the client ids of the live members of consumer groups. A
+// member that died is among them until its session has expired; a group that is
+// not there has none.
+func (l *Log) Members(ctx context.Context, groups ...string) (map[string]map[string]bool, error) {
+	described, err := l.admin.DescribeGroups(ctx, groups...)
 	if err != nil {
-		return nil, fmt.Errorf("list members of group %s: %w", r.group, err)
+		return nil, fmt.Errorf("list members of groups: %w", err)
 	}
-	described, ok := groups[r.group]
-	switch {
-	case !ok:
-		return nil, fmt.Errorf("list members of group %s: %w", r.group, errNoAnswer)
-	case errors.Is(described.Err, kerr.GroupIDNotFound):
-		return map[string]bool{}, nil
-	case described.Err != nil:
-		return nil, fmt.Errorf("list members of group %s: %w", r.group, described.Err)
+	all := make(map[string]map[string]bool, len(groups))
+	for _, name := range groups {
+		group, ok := described[name]
+		switch {
+		case !ok:
+			return nil, fmt.Errorf("list members of group %s: %w", name, errNoAnswer)
+		case group.Err != nil && !errors.Is(group.Err, kerr.GroupIDNotFound):
+			return nil, fmt.Errorf("list members of group %s: %w", name, group.Err)
+		}
+		members := make(map[string]bool, len(group.Members))
+		for _, m := range group.Members {
+			members[m.ClientID] = true
+		}
+		all[name] = members
 	}
-	members := make(map[string]bool, len(described.Members))
-	for _, m := range described.Members {
-		members[m.ClientID] = true
-	}
-	return members, nil
+	return all, nil
 }

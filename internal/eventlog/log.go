@@ -119,6 +119,7 @@ func newLog(ctx context.Context, cfg Config) (*Log, error) {
 		return nil, fmt.Errorf("configure Kafka client: %w", err)
 	}
 	l.admin = kadm.NewClient(l.client)
+	l.info.Prefix = cfg.Prefix
 	return l, nil
 }
 

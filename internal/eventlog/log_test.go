@@ -71,7 +71,7 @@ func TestIdleGroupTakesOverSoon(t *testing.T) {
 	t.Parallel()
 	brokers := embedded(t, 1).ListenAddrs()
 	first, second := open(t, brokers, "idle"), open(t, brokers, "idle")
-	cfg := eventlog.GroupConfig{Group: "idle", From: func(int32) eventlog.Start { return eventlog.Start{LeaderEpoch: -1} }}
+	cfg := eventlog.GroupConfig{Group: "idle", From: fromBeginning}
 	a, err := first.NewGroupReader(cfg)
 	require.NoError(t, err)
 	pollRecords(t, a, 2)
@@ -105,14 +105,13 @@ func TestCallbacksRunWhilePollingOnly(t *testing.T) {
 	t.Parallel()
 	brokers := embedded(t, 1).ListenAddrs()
 	first, second := open(t, brokers, "calls"), open(t, brokers, "calls")
-	from := func(int32) eventlog.Start { return eventlog.Start{LeaderEpoch: -1} }
 	revoked := make(chan []int32, 10)
-	a, err := first.NewGroupReader(eventlog.GroupConfig{Group: "calls", From: from, Revoked: func(p []int32) { revoked <- p }})
+	a, err := first.NewGroupReader(eventlog.GroupConfig{Group: "calls", From: fromBeginning, Revoked: func(p []int32) { revoked <- p }})
 	require.NoError(t, err)
 	t.Cleanup(a.Close)
 	pollRecords(t, a, 2)
 
-	b, err := second.NewGroupReader(eventlog.GroupConfig{Group: "calls", From: from})
+	b, err := second.NewGroupReader(eventlog.GroupConfig{Group: "calls", From: fromBeginning})
 	require.NoError(t, err)
 	t.Cleanup(b.Close)
 	ctx := within(t)
@@ -266,4 +265,8 @@ func acknowledged(t *testing.T, registry *prometheus.Registry) float64 {
 	}
 	require.Fail(t, "keten_appends_total is missing")
 	return 0
+}
+
+func fromBeginning(context.Context, int32) (eventlog.Start, error) {
+	return eventlog.Start{LeaderEpoch: -1}, nil
 }

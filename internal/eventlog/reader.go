@@ -69,7 +69,6 @@ type Reader struct {
 	log    *Log
 	client *kgo.Client
 	cancel context.CancelFunc // cuts all that the client does short
-	group  string             // "" for a reader of fixed partitions
 
 	starts map[int32]Start // fixed partitions not begun; Poll's
 	pause  time.Duration   // after the last poll that brought errors only; Poll's

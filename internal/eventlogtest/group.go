@@ -3,6 +3,7 @@ package eventlogtest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -17,6 +18,7 @@ import (
 // member is one process of a group: it polls, and checks that whatever a poll
 // brings belongs to the assignment it was told of and follows what came before.
 type member struct {
+	log    *eventlog.Log
 	reader *eventlog.Reader
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -32,9 +34,10 @@ func (s *suite) join(t *testing.T, cfg eventlog.Config, id string) *member {
 	cfg.ClientID = id
 	m := &member{done: make(chan struct{}), next: make(map[int32]int64), since: make(map[int32]int)}
 	var err error
-	m.reader, err = reopen(t, cfg).NewGroupReader(eventlog.GroupConfig{
+	m.log = reopen(t, cfg)
+	m.reader, err = m.log.NewGroupReader(eventlog.GroupConfig{
 		Group: cfg.Prefix + ".group",
-		From:  func(int32) eventlog.Start { return eventlog.Start{LeaderEpoch: -1} },
+		From:  fromBeginning,
 		Assigned: func(partitions []int32) {
 			m.mu.Lock()
 			defer m.mu.Unlock()
@@ -142,9 +145,9 @@ func (s *suite) groupSharesPartitions(t *testing.T) {
 	require.Eventually(t, func() bool { return len(a.assigned()) == 2 && len(b.assigned()) == 2 }, patience, 10*time.Millisecond)
 	grow()
 	require.Eventually(t, func() bool { return a.caughtUp(1+2*rounds) && b.caughtUp(1+2*rounds) }, patience, 10*time.Millisecond)
-	members, err := a.reader.Members(t.Context())
+	members, err := a.log.Members(t.Context(), cfg.Prefix+".group", "nobody")
 	require.NoError(t, err)
-	require.Equal(t, map[string]bool{"a": true, "b": true}, members)
+	require.Equal(t, map[string]map[string]bool{cfg.Prefix + ".group": {"a": true, "b": true}, "nobody": {}}, members)
 
 	b.leave()
 	grow()
@@ -152,9 +155,9 @@ func (s *suite) groupSharesPartitions(t *testing.T) {
 	require.NoError(t, a.problems())
 	require.NoError(t, b.problems())
 	require.Empty(t, b.assigned(), "leaving revokes")
-	members, err = a.reader.Members(t.Context())
+	members, err = a.log.Members(t.Context(), cfg.Prefix+".group", "nobody")
 	require.NoError(t, err)
-	require.Equal(t, map[string]bool{"a": true}, members)
+	require.Equal(t, map[string]map[string]bool{cfg.Prefix + ".group": {"a": true}, "nobody": {}}, members)
 	moved := 0
 	for p := range int32(4) {
 		moved += a.since[p] - 1
@@ -166,19 +169,23 @@ func (s *suite) groupNoticesLostHistory(t *testing.T) {
 	l, cfg := s.open(t)
 	r, err := l.NewGroupReader(eventlog.GroupConfig{
 		Group: cfg.Prefix + ".group",
-		From: func(p int32) eventlog.Start {
-			if p == 1 {
-				return eventlog.Start{Offset: 1, LeaderEpoch: 1000} // an epoch that never was
+		From: func(_ context.Context, p int32) (eventlog.Start, error) {
+			switch p {
+			case 1:
+				return eventlog.Start{Offset: 1, LeaderEpoch: 1000}, nil // an epoch that never was
+			case 2:
+				return eventlog.Start{}, fmt.Errorf("look for a place to begin: %w", eventlog.ErrDataLoss)
 			}
-			return eventlog.Start{LeaderEpoch: -1}
+			return eventlog.Start{LeaderEpoch: -1}, nil
 		},
 	})
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
 	gone, records := pollUntilOver(t, r)
-	require.Len(t, gone, 1)
+	require.Len(t, gone, 2)
 	require.ErrorIs(t, gone[1], eventlog.ErrDataLoss)
-	for records < partitions-1 {
+	require.ErrorIs(t, gone[2], eventlog.ErrDataLoss)
+	for records < partitions-2 {
 		fetched, err := r.Poll(within(t, patience), 10)
 		require.NoError(t, err)
 		for _, f := range fetched {
@@ -186,4 +193,8 @@ func (s *suite) groupNoticesLostHistory(t *testing.T) {
 			records += len(f.Records)
 		}
 	}
+}
+
+func fromBeginning(context.Context, int32) (eventlog.Start, error) {
+	return eventlog.Start{LeaderEpoch: -1}, nil
 }

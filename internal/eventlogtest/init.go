@@ -300,7 +300,7 @@ func (s *suite) closesDespiteSilence(t *testing.T) {
 	l, err := eventlog.Open(t.Context(), cfg)
 	require.NoError(t, err)
 	group, err := l.NewGroupReader(eventlog.GroupConfig{
-		Group: cfg.Prefix + ".group", From: func(int32) eventlog.Start { return eventlog.Start{LeaderEpoch: -1} },
+		Group: cfg.Prefix + ".group", From: fromBeginning,
 	})
 	require.NoError(t, err)
 	read(t, group, partitions)

@@ -1,0 +1,192 @@
+package executor
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/keten-ledger/keten/internal/outbox"
+	"github.com/keten-ledger/keten/ledger"
+)
+
+const (
+	// outboxBytes bounds the outbox. No task is started while the next outcome
+	// may find no room in it.
+	outboxBytes = 256 << 20
+	// keepAfter is how long an outcome may go without acknowledgment before it is
+	// put into the outbox. It is far longer than brokers take that are there:
+	// then nothing touches the disk.
+	keepAfter = 500 * time.Millisecond
+	// keepWait bounds how long a shutdown waits for the disk.
+	keepWait = 10 * time.Second
+)
+
+// keeping is an owner's outcomes whose append has not been acknowledged, oldest
+// first. Those that wait too long go to the outbox; while the brokers are away
+// all others do so at once.
+type keeping struct {
+	unacked fifo[unacked]
+	// stuck is the last outcome put into the outbox, as long as it is not
+	// acknowledged: the brokers are away. Nil while they are there.
+	stuck *sent
+}
+
+type unacked struct {
+	s  *sent
+	at time.Time
+}
+
+func (k *keeping) sent(s *sent, now time.Time) { k.unacked.push(unacked{s, now}) }
+
+// nextTime returns when the oldest outcome has waited too long, zero for none.
+func (k *keeping) nextTime() time.Time {
+	if k.unacked.len() == 0 {
+		return time.Time{}
+	}
+	return k.unacked.first().at.Add(keepAfter)
+}
+
+// keepOutcomes puts outcomes into the outbox that the brokers do not take.
+func (o *owner) keepOutcomes(now time.Time) {
+	k := &o.keeping
+	if k.stuck != nil && o.isOver(k.stuck) {
+		k.stuck = nil
+	}
+	for k.unacked.len() > 0 {
+		u := k.unacked.first()
+		over := o.isOver(u.s)
+		if !over && k.stuck == nil && now.Sub(u.at) < keepAfter {
+			return
+		}
+		k.unacked.pop()
+		if !over && o.x.outbox != nil {
+			k.stuck = u.s
+			o.keep(u.s, nil)
+		}
+	}
+}
+
+// isOver reports whether an outcome needs no outbox: it is in the log.
+func (o *owner) isOver(s *sent) bool { return s.acked.Load() || o.sent[s.msg.EventID] != s }
+
+func (o *owner) keep(s *sent, done func()) {
+	s.kept = true
+	o.x.outbox.Put(s.msg, func(err error) {
+		o.x.outboxAnswered(err)
+		if done != nil {
+			done()
+		}
+	})
+}
+
+// keepAll puts all outcomes into the outbox that may not be in the log. It is
+// for an owner that ends.
+func (o *owner) keepAll(kept *sync.WaitGroup) {
+	for _, s := range o.sent {
+		if s.kind == sentOutcome && !s.kept && !o.isOver(s) {
+			kept.Add(1)
+			o.keep(s, kept.Done)
+		}
+	}
+}
+
+// openOutbox opens the outbox of this ledger in a folder. What is for another
+// ledger stays where it is.
+func openOutbox(dir string, ledgerID uuid.UUID) (*outbox.Outbox, error) {
+	if dir == "" {
+		return nil, nil
+	}
+	box, err := outbox.Open(dir+"/"+ledgerID.String(), outboxBytes)
+	if err != nil {
+		return nil, fmt.Errorf("open the outbox: %w", err)
+	}
+	return box, nil
+}
+
+func (x *Executor) outboxFull() bool { return x.outbox != nil && x.outbox.Full() }
+
+func (x *Executor) dropKept(s *sent) {
+	if s.kept {
+		x.outbox.Drop(s.msg.EventID)
+	}
+}
+
+// outboxAnswered logs when the outbox begins or ceases to work.
+func (x *Executor) outboxAnswered(err error) {
+	x.mu.Lock()
+	changed := (x.outboxError == nil) != (err == nil)
+	x.outboxError = err
+	x.mu.Unlock()
+	switch {
+	case changed && err != nil:
+		x.logger.Error("outcomes cannot be kept on the disk; they are lost if this process ends before the brokers are back", slog.Any("error", err))
+	case changed:
+		x.logger.Info("outcomes are kept on the disk again")
+	}
+}
+
+// sendLeft appends what an earlier process has left in the outbox, before this
+// one joins the group: whoever owns the partitions finds the outcomes in the log
+// before it takes the attempts for lost.
+func (x *Executor) sendLeft(ctx context.Context) {
+	if x.outbox == nil {
+		return
+	}
+	left := x.outbox.Left()
+	if len(left) == 0 {
+		return
+	}
+	x.logger.InfoContext(ctx, "outcomes that an earlier process could not append are appended now", slog.Int("outcomes", len(left)))
+	failed := make(chan ledger.Message, len(left)) // of a message that was not acknowledged; else empty
+	send := func(msg ledger.Message) {
+		x.log.Append(msg, func(_ int64, err error) {
+			if err == nil {
+				x.outbox.Drop(msg.EventID)
+				msg = ledger.Message{}
+			}
+			failed <- msg
+		})
+	}
+	for _, msg := range left {
+		send(msg)
+	}
+	for n := len(left); n > 0; {
+		select {
+		case <-ctx.Done():
+			return
+		case msg := <-failed:
+			if msg.EventID == uuid.Nil {
+				n--
+				continue
+			}
+			pause(ctx, resendFirst)
+			send(msg)
+		}
+	}
+	x.logger.InfoContext(ctx, "the outbox is empty")
+}
+
+// keepWhatIsLeft puts into the outbox what a shutdown could not append.
+func (x *Executor) keepWhatIsLeft(ctx context.Context) {
+	if x.outbox == nil {
+		return
+	}
+	var kept sync.WaitGroup
+	x.eachOwner(func(o *owner) { o.keepAll(&kept) })
+	done := make(chan struct{})
+	go func() {
+		kept.Wait()
+		close(done)
+	}()
+	timer := time.NewTimer(keepWait)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		x.logger.ErrorContext(ctx, "the outbox does not answer; outcomes may be lost")
+	}
+}
