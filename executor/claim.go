@@ -197,10 +197,13 @@ func (o *owner) watchSet(t *tenure, worker string) {
 // work has stood untouched for the lease, the claim has stood free for so long,
 // or its holder belongs to another set and is gone.
 func (o *owner) mayReclaim(t *tenure, now time.Time) bool {
-	if now.Before(t.checkAt) || !o.fresh.within(o.x.lease, now) {
+	if now.Before(t.checkAt) {
 		return false
 	}
 	t.checkAt = now.Add(o.x.lease / checksPerLease)
+	if !o.fresh.within(o.x.lease, now) {
+		return false
+	}
 	holder, ok := o.fold.Claim(t.queue)
 	if !ok {
 		return true

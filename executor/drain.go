@@ -17,20 +17,19 @@ const drainDelay = time.Second
 // has taken over is to be stopped.
 func (o *owner) drain(ctx context.Context, now time.Time) {
 	needed := o.phase == parked && len(o.held) > 0
-	due := !now.Before(o.drainAt())
 	switch {
 	case !needed && o.stopDrain != nil:
 		o.stopDrain()
 		o.stopDrain = nil
-	case needed && o.stopDrain == nil && due:
+	case needed && o.stopDrain == nil && !now.Before(o.drainAt()):
 		ctx, stop := context.WithCancel(ctx)
 		o.stopDrain = stop
 		o.x.loops.Go(func() { o.x.readDrained(ctx, o) })
 	}
 }
 
-// drainAt is when a parked owner begins to read on. A process that has left its
-// group need not wait: nothing comes back.
+// drainAt is when a parked owner begins to read on. In a shutdown it need not
+// wait: nothing comes back.
 func (o *owner) drainAt() time.Time {
 	if o.stopping {
 		return o.parkedAt

@@ -35,8 +35,9 @@ const (
 	pollMost = 2_000
 	// cancelWait bounds how long a shutdown waits for handlers whose context
 	// was canceled, and readBackWait how long for outcomes to be read back. A
-	// command that does not heed SIGTERM takes some seconds to be killed.
-	cancelWait   = 10 * time.Second
+	// command that does not heed SIGTERM is killed after five seconds. The next
+	// owner leaves the attempts alone for so much longer than the grace.
+	cancelWait   = 6 * time.Second
 	readBackWait = 5 * time.Second
 )
 
@@ -218,6 +219,7 @@ func (x *Executor) Run(ctx context.Context) error {
 	x.shutdown(life, r)
 	end()
 	x.loops.Wait()
+	r.Close()
 	return nil
 }
 
@@ -237,10 +239,10 @@ func (x *Executor) begin() bool {
 
 // shutdown gives the partitions away and ends what runs. Others own them from
 // here on; the releases tell them for how long what still runs is to be left
-// alone.
+// alone. The group is left last: a worker that has left it is taken for dead.
 func (x *Executor) shutdown(ctx context.Context, r *eventlog.Reader) {
 	x.eachOwner(func(o *owner) { o.stopStarting(ctx, x.grace+cancelWait) })
-	x.leave(r)
+	r.Retire()
 	var snapshots sync.WaitGroup
 	defer snapshots.Wait()
 	snapshots.Go(func() { x.writeFinalSnapshots(ctx) })
@@ -264,14 +266,6 @@ func (x *Executor) shutdown(ctx context.Context, r *eventlog.Reader) {
 	if handlers, _ := x.tally.now(); handlers == 0 {
 		x.running.Wait()
 	}
-}
-
-// leave leaves the group, so that others take over at once.
-func (x *Executor) leave(r *eventlog.Reader) {
-	x.mu.Lock()
-	x.leaving = true
-	x.mu.Unlock()
-	r.Close()
 }
 
 // eachOwner runs do in every owner's goroutine and waits for it.
@@ -309,7 +303,7 @@ func (x *Executor) poll(ctx context.Context, r *eventlog.Reader) {
 func (x *Executor) readerEnded(ctx context.Context, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if ctx.Err() != nil || x.leaving {
+	if ctx.Err() != nil {
 		return
 	}
 	x.logger.ErrorContext(ctx, "the ledger cannot be read any more; the process must be restarted", slog.Any("error", err))

@@ -453,14 +453,26 @@ func TestMistakesAreSeenEarly(t *testing.T) {
 	_, err := executor.New(executor.Config{})
 	require.EqualError(t, err, "make executor: log, registry, worker and logger are required")
 	bubble(t, 1, func(t *testing.T, w *world) {
-		cfg := executor.Config{Log: w.log, Registry: reg, Worker: "w", Logger: logger(), Queues: []string{"fast"}}
+		cfg := executor.Config{Log: w.log, Registry: reg, Worker: executor.NewWorkerID("slow"), Logger: logger(), Queues: []string{"fast"}}
 		_, err := executor.New(cfg)
-		require.ErrorContains(t, err, `this build serves "default" only`)
-		cfg.Queues, cfg.Slots = nil, -1
+		require.ErrorContains(t, err, "does not begin with the set of its queues, fast")
+		cfg.Queues = []string{"fast", ""}
+		_, err = executor.New(cfg)
+		require.ErrorContains(t, err, `queue ""`)
+		for i := range ledger.MaxQueues + 1 {
+			cfg.Queues = append(cfg.Queues, fmt.Sprint(i))
+		}
+		_, err = executor.New(cfg)
+		require.ErrorContains(t, err, "at most 64 can be served")
+		cfg.Queues, cfg.Slots, cfg.Worker = nil, -1, executor.NewWorkerID()
 		_, err = executor.New(cfg)
 		require.ErrorContains(t, err, "must not be negative")
 	})
 	one, two := executor.NewWorkerID("default"), executor.NewWorkerID("default")
 	require.NotEqual(t, one, two)
-	require.True(t, strings.HasPrefix(executor.NewWorkerID("default"), "default/"))
+	require.True(t, strings.HasPrefix(executor.NewWorkerID(), "default/"))
+	require.True(t, strings.HasPrefix(executor.NewWorkerID("b/c", "a", "b/c"), "a+b%2Fc/"), "the set does not depend on the order")
+	long := executor.NewWorkerID(strings.Repeat("q", 65), "r")
+	require.True(t, strings.HasPrefix(long, "set-"))
+	require.Less(t, len(long), ledger.MaxKeyBytes)
 }

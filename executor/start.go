@@ -132,7 +132,7 @@ func (o *owner) dueTime(a *ledger.Action, now time.Time) time.Time {
 		o.takeovers[a.RunID()] = t
 		o.interest.add(t.set)
 	}
-	if !a.Leaving && o.members.gone(a.LostWorker, t.since) {
+	if o.members.gone(a.LostWorker, t.since) {
 		wait = min(wait, ledger.GoneGraceMS*time.Millisecond)
 	}
 	return t.since.Add(wait)

@@ -50,9 +50,7 @@ type Action struct {
 	WaitMS int64
 	// LostWorker is set when the attempt belongs to another worker: once that
 	// one is known to be gone, GoneGraceMS takes the place of a longer WaitMS.
-	// Not when it is Leaving: it announced its end, and how long it takes.
 	LostWorker string
-	Leaving    bool
 	// SinceMS is the record time at which the task became runnable, for
 	// metrics; 0 when it is not known.
 	SinceMS int64
@@ -180,7 +178,6 @@ func (r *run) nextTakeover(a *Action) {
 	own := r.open.worker == a.Worker
 	if !own {
 		a.WaitMS, a.LostWorker = r.takeoverMS(), r.open.worker
-		a.Leaving = r.open.draining && r.open.graceMS > 0
 	}
 	a.Error = TaskError{Code: CodeLost, Message: "the worker was lost", Detail: "worker " + r.open.worker, Audience: AudienceOperator}
 	switch {

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -51,7 +52,7 @@ func (l *Log) NewGroupReader(cfg GroupConfig) (*Reader, error) {
 	err := r.connect(
 		kgo.ConsumerGroup(cfg.Group),
 		kgo.ConsumeTopics(l.topic),
-		kgo.Balancers(kgo.CooperativeStickyBalancer()),
+		kgo.Balancers(retiring{kgo.CooperativeStickyBalancer(), &r.retired}),
 		kgo.SessionTimeout(sessionTimeout),
 		kgo.HeartbeatInterval(heartbeatInterval),
 		kgo.DisableAutoCommit(),
@@ -77,6 +78,30 @@ func (l *Log) NewGroupReader(cfg GroupConfig) (*Reader, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// retiring is a balancer for a member that wants no partitions any more but to
+// be seen in the group.
+type retiring struct {
+	kgo.GroupBalancer
+
+	retired *atomic.Bool
+}
+
+// JoinGroupMetadata implements [kgo.GroupBalancer].
+func (b retiring) JoinGroupMetadata(topics []string, current map[string][]int32, generation int32) []byte {
+	if b.retired.Load() {
+		topics = nil
+	}
+	return b.GroupBalancer.JoinGroupMetadata(topics, current, generation)
+}
+
+// Retire gives all partitions of a group's reader to the other members, who see
+// this one among the [Log.Members] until it is closed. Revoked tells when a
+// partition is gone; without other members nobody takes it. Poll must go on.
+func (r *Reader) Retire() {
+	r.retired.Store(true)
+	r.client.ForceRebalance()
 }
 
 func (r *Reader) assigned(partitions []int32, tell func([]int32)) {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -69,6 +70,8 @@ type Reader struct {
 	log    *Log
 	client *kgo.Client
 	cancel context.CancelFunc // cuts all that the client does short
+	// retired: no partitions are wanted any more.
+	retired atomic.Bool
 
 	starts map[int32]Start // fixed partitions not begun; Poll's
 	pause  time.Duration   // after the last poll that brought errors only; Poll's
