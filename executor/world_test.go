@@ -98,18 +98,27 @@ type process struct {
 // start runs an executor until the test ends.
 func (w *world) start(t *testing.T, reg *executor.Registry, change ...func(*executor.Config)) *process {
 	t.Helper()
+	return w.startAs(t, executor.NewWorkerID(), reg, change...)
+}
+
+func (w *world) startAs(t *testing.T, worker string, reg *executor.Registry, change ...func(*executor.Config)) *process {
+	t.Helper()
 	p := &process{
-		worker: executor.NewWorkerID("default"), metrics: prometheus.NewRegistry(),
+		worker: worker, metrics: prometheus.NewRegistry(),
 		wire: &wire{dial: w.network.DialContext}, ended: make(chan error, 1),
 	}
-	p.log = w.open(t, p.worker, p.wire.DialContext)
+	logConfig := w.config(worker, p.wire.DialContext)
+	logConfig.Registerer = p.metrics
+	var err error
+	p.log, err = eventlog.Open(t.Context(), logConfig)
+	require.NoError(t, err)
+	t.Cleanup(p.log.Close)
 	cfg := executor.Config{
 		Log: p.log, Registry: reg, Worker: p.worker, Logger: logger(), Registerer: p.metrics, Slots: 16,
 	}
 	for _, f := range change {
 		f(&cfg)
 	}
-	var err error
 	p.executor, err = executor.New(cfg)
 	require.NoError(t, err)
 	var ctx context.Context
@@ -405,6 +414,18 @@ func (w *world) createAt(t testing.TB, partition int32, asOf int64, tasks ...led
 	id := newID(partition)
 	w.append(t, partition, ledger.CollectionCreated{
 		CollectionID: id, Tenant: "default", Name: "test", RequestHash: hash, AsOf: asOf, Tasks: number(id, 0, tasks),
+	})
+	return id
+}
+
+// createFor appends a collection of a tenant.
+func (w *world) createFor(t testing.TB, tenant string, partition int32, tasks ...ledger.Task) uuid.UUID {
+	t.Helper()
+	asOf, err := w.log.End(t.Context(), partition)
+	require.NoError(t, err)
+	id := newID(partition)
+	w.append(t, partition, ledger.CollectionCreated{
+		CollectionID: id, Tenant: tenant, Name: "test", RequestHash: hash, AsOf: asOf, Tasks: number(id, 0, tasks),
 	})
 	return id
 }
