@@ -76,23 +76,33 @@ func (e *Error) code() string {
 }
 
 // Permanent marks a failure as one that no automatic attempt will mend. What
-// else an *[Error] within err says is kept.
+// else an *[Error] within err says is kept. Permanent(nil) is nil.
 func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
 	e := asError(err)
 	e.Retryable, e.RetryAfter = false, 0
 	return e
 }
 
 // RetryAfter marks a failure as one to be tried again after d instead of the
-// task's back-off. What else an *[Error] within err says is kept.
+// task's back-off, for instance because a server said how long to wait. At most
+// 24 h are kept, and the task's max_attempts still count. What else an *[Error]
+// within err says is kept. RetryAfter(d, nil) is nil.
 func RetryAfter(d time.Duration, err error) error {
+	if err == nil {
+		return nil
+	}
 	e := asError(err)
 	e.Retryable, e.RetryAfter = true, d
 	return e
 }
 
 // Fail returns a permanent failure with a code of the handler's own and a
-// message for the audience that can do something about it.
+// message for the audience that can do something about it: a user, who may change
+// the request and retry the collection, or an operator. More than that, such as
+// a detail or a retryable failure with a code, says an *[Error].
 func Fail(code string, audience ledger.Audience, message string) error {
 	return &Error{Code: code, Audience: audience, Message: message}
 }

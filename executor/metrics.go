@@ -2,14 +2,19 @@ package executor
 
 import (
 	"errors"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/keten-ledger/keten/ledger"
 )
 
 // metrics are the measurements of one Executor. Executors that share a
 // Registerer share the collectors.
 type metrics struct {
 	attempts   *prometheus.CounterVec
+	failures   *prometheus.CounterVec
+	running    *prometheus.GaugeVec
 	duration   *prometheus.HistogramVec
 	wait       prometheus.Histogram
 	slots      *prometheus.GaugeVec
@@ -39,6 +44,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "keten_task_attempts_total",
 			Help: "Attempts that this process ran to their end, by task type and result.",
 		}, []string{"type", "result"}),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "keten_task_failures_total",
+			Help: "Attempts whose handler failed in this process, by task type and code. Codes that a handler chose itself count as other.",
+		}, []string{"type", "code"}),
+		running: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "keten_task_running",
+			Help: "Handlers that run in this process now, by task type.",
+		}, []string{"type"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "keten_task_duration_seconds",
 			Help:    "How long handlers ran, by task type.",
@@ -63,7 +76,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}, []string{"type"}),
 	}
 	if reg != nil {
-		err := errors.Join(register(reg, &m.attempts), register(reg, &m.duration), register(reg, &m.wait),
+		err := errors.Join(register(reg, &m.attempts), register(reg, &m.failures), register(reg, &m.running),
+			register(reg, &m.duration), register(reg, &m.wait),
 			register(reg, &m.slots), register(reg, &m.partitions), register(reg, &m.unserved))
 		if err != nil {
 			return nil, err
@@ -71,6 +85,36 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	m.freeSlots, m.busySlots = m.slots.WithLabelValues("free"), m.slots.WithLabelValues("busy")
 	return m, nil
+}
+
+// handlerBegan and handlerEnded measure one handler. Without metrics they do
+// nothing.
+func (m *metrics) handlerBegan(taskType string) {
+	if m != nil {
+		m.running.WithLabelValues(taskType).Inc()
+	}
+}
+
+func (m *metrics) handlerEnded(taskType string, took time.Duration, failure *ledger.TaskError) {
+	if m == nil {
+		return
+	}
+	m.running.WithLabelValues(taskType).Dec()
+	m.duration.WithLabelValues(taskType).Observe(took.Seconds())
+	if failure != nil {
+		m.failures.WithLabelValues(taskType, codeLabel(failure.Code)).Inc()
+	}
+}
+
+// codeLabel keeps the codes that handlers make up out of the labels: nothing
+// bounds how many there are.
+func codeLabel(code string) string {
+	switch code {
+	case CodeFailed, CodeInvalidArgs, ledger.CodePanic, ledger.CodeTimeout, ledger.CodeLost, ledger.CodeInterrupted, ledger.CodeCanceled,
+		ledger.CodeInvalidResult, ledger.CodeExit, ledger.CodeHTTPStatus, ledger.CodeConfig:
+		return code
+	}
+	return "other"
 }
 
 // register registers *c, or sets it to the equal collector that is there.

@@ -31,7 +31,9 @@ type TaskInfo struct {
 	// that remembers the highest one it saw can refuse a handler that was
 	// replaced while it hung.
 	Fence int64
-	// Deadline is when the handler's context ends with the task's timeout.
+	// Timeout is the task's, of one attempt; Deadline is when the handler's
+	// context ends with it.
+	Timeout  time.Duration
 	Deadline time.Time
 	// Logger carries the ids of collection, task, run and attempt.
 	Logger *slog.Logger
