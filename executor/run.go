@@ -19,7 +19,7 @@ type runner struct {
 	source  string
 	logger  *slog.Logger
 	metrics *metrics                                    // nil: none
-	output  func(ledger.Attempt) *Output                // nil: handlers get a nil Output
+	output  func(ledger.Attempt) *Output                // nil: handlers get a nil Output; closed when they have returned
 	token   func(ledger.Attempt) func() (string, error) // nil: handlers get no OutcomeToken
 }
 
@@ -43,6 +43,7 @@ func (r *runner) run(ctx context.Context, h RawHandler, a ledger.Attempt, done f
 	defer stop()
 	var result json.RawMessage
 	var err error = errNoReturn()
+	t := r.task(&a, began.Add(timeout))
 	r.metrics.handlerBegan(a.Task.Type)
 	// All that follows the handler is deferred, since a handler may panic or end
 	// the goroutine.
@@ -50,11 +51,12 @@ func (r *runner) run(ctx context.Context, h RawHandler, a ledger.Attempt, done f
 		if v := recover(); v != nil {
 			err = panicError(v)
 		}
+		t.Output.Close()
 		rep := r.reportOn(ctx, &a, result, err)
 		r.metrics.handlerEnded(a.Task.Type, time.Since(began), rep.err)
 		done(rep)
 	}()
-	result, err = h(ctx, r.task(&a, began.Add(timeout)))
+	result, err = h(ctx, t)
 }
 
 // task is what the handler of an attempt gets.

@@ -20,8 +20,8 @@ type RunnerConfig struct {
 	Source string
 	// Logger is what handlers log to. Required.
 	Logger *slog.Logger
-	// Output makes what the handler of an attempt shows progress and lines by.
-	// Nil: handlers get a nil Output.
+	// Output makes what the handler of an attempt shows progress and lines by. It
+	// is closed when the handler has returned. Nil: handlers get a nil Output.
 	Output func(ledger.Attempt) *Output
 	// OutcomeToken makes [TaskInfo.OutcomeToken] of an attempt. Nil: handlers get
 	// none.

@@ -75,6 +75,10 @@ func table() map[string]row {
 			ours: []string{"ledger", "internal/eventlog", "internal/outbox", "internal/outcometoken"}, foreign: []string{prometheus, telemetry, uuids, "golang.org/x/sync"},
 			unseen: []string{postgres, module + "/internal/readmodel", module + "/projector", module + "/httpapi"},
 		},
+		"executor/executortest": {
+			ours: []string{"ledger", "executor"}, foreign: []string{uuids},
+			unseen: []string{postgres, module + "/internal/readmodel", module + "/projector", module + "/httpapi"}, testing: true,
+		},
 		"executor/handlers": {
 			ours: []string{"ledger", "executor"}, foreign: []string{prometheus, telemetry, uuids},
 			unseen: []string{postgres, module + "/internal/readmodel", module + "/projector", module + "/httpapi"},
