@@ -83,6 +83,10 @@ func table() map[string]row {
 			ours: []string{"ledger", "executor"}, foreign: []string{prometheus, telemetry, uuids},
 			unseen: []string{postgres, module + "/internal/readmodel", module + "/projector", module + "/httpapi"},
 		},
+		"worker": {
+			ours: []string{"ledger", "executor", "internal/eventlog"}, foreign: []string{prometheus, "golang.org/x/sync"},
+			unseen: []string{postgres, module + "/internal/readmodel", module + "/internal/catalog", module + "/projector", module + "/httpapi"},
+		},
 		"projector": {
 			ours: []string{"ledger", "internal/eventlog", "internal/readmodel"}, foreign: []string{postgres, prometheus, uuids},
 			unseen: []string{module + "/executor", module + "/httpapi"},
