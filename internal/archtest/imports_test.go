@@ -103,14 +103,16 @@ func table() map[string]row {
 			foreign: []string{"github.com/fergusstrange/embedded-postgres", "github.com/gofrs/flock", kafka, postgres, "golang.org/x/sys"},
 		},
 		"internal/devstack/child": {foreign: []string{"golang.org/x/sys"}, unseen: []string{kafka, postgres}},
-		"cmd/keten":               {wide: true},
-		"internal/archtest":       {testing: true},
-		"internal/eventlogtest":   {wide: true, testing: true},
-		"internal/kafkatest":      {wide: true, testing: true},
-		"internal/mutants":        {testing: true},
-		"internal/pgtest":         {wide: true, testing: true},
-		"internal/simtest":        {ours: []string{"ledger"}, foreign: []string{uuids}, testing: true},
-		"internal/teststack":      {wide: true, testing: true},
+		// What a program of somebody else can import.
+		"examples/hello-handler": {ours: []string{"ledger", "executor", "worker"}},
+		"cmd/keten":              {wide: true},
+		"internal/archtest":      {testing: true},
+		"internal/eventlogtest":  {wide: true, testing: true},
+		"internal/kafkatest":     {wide: true, testing: true},
+		"internal/mutants":       {testing: true},
+		"internal/pgtest":        {wide: true, testing: true},
+		"internal/simtest":       {ours: []string{"ledger"}, foreign: []string{uuids}, testing: true},
+		"internal/teststack":     {wide: true, testing: true},
 	}
 }
 
