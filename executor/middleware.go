@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/keten-ledger/keten/ledger"
@@ -36,8 +37,8 @@ func wrap(h RawHandler, middleware []Middleware) RawHandler {
 		return h
 	}
 	h = recovering(h)
-	for i := len(middleware) - 1; i >= 0; i-- {
-		h = middleware[i](h)
+	for _, m := range slices.Backward(middleware) {
+		h = m(h)
 	}
 	return h
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"log/slog"
 	"runtime"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -114,10 +113,12 @@ func bare(t *testing.T, a ledger.Attempt, e ledger.Event) ledger.Event {
 	about := ledger.TaskDeferred{CollectionID: a.Collection, Tenant: a.Tenant, Run: a.Run, TaskID: a.Task.ID, AttemptID: a.ID, Worker: a.Worker}
 	switch e := e.(type) {
 	case ledger.TaskSucceeded:
-		require.Equal(t, about, ledger.TaskDeferred{CollectionID: e.CollectionID, Tenant: e.Tenant, Run: e.Run, TaskID: e.TaskID, AttemptID: e.AttemptID, Worker: e.Worker})
+		is := ledger.TaskDeferred{CollectionID: e.CollectionID, Tenant: e.Tenant, Run: e.Run, TaskID: e.TaskID, AttemptID: e.AttemptID, Worker: e.Worker}
+		require.Equal(t, about, is)
 		return ledger.TaskSucceeded{Result: e.Result}
 	case ledger.TaskFailed:
-		require.Equal(t, about, ledger.TaskDeferred{CollectionID: e.CollectionID, Tenant: e.Tenant, Run: e.Run, TaskID: e.TaskID, AttemptID: e.AttemptID, Worker: e.Worker})
+		is := ledger.TaskDeferred{CollectionID: e.CollectionID, Tenant: e.Tenant, Run: e.Run, TaskID: e.TaskID, AttemptID: e.AttemptID, Worker: e.Worker}
+		require.Equal(t, about, is)
 		require.NotEmpty(t, e.Error.Message)
 		e.Error.Message, e.Error.Detail = "", ""
 		return ledger.TaskFailed{Error: e.Error, RetryAfterMS: e.RetryAfterMS}
@@ -152,7 +153,7 @@ func TestTypeWithoutHandler(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, ledger.CodeConfig, e.Error.Code)
 	require.False(t, e.Error.Retryable)
-	require.True(t, strings.Contains(e.Error.Message, "nobody"))
+	require.Contains(t, e.Error.Message, "nobody")
 }
 
 // No failure stays none, whatever it is marked as.

@@ -80,16 +80,18 @@ func (w *worker) serve(ctx context.Context, listener net.Listener) error {
 		Handler: w.handler(), ReadHeaderTimeout: headerTimeout, ReadTimeout: headerTimeout, WriteTimeout: answerTimeout,
 		IdleTimeout: answerTimeout, ErrorLog: slog.NewLogLogger(w.cfg.Logger.Handler(), slog.LevelDebug),
 	}
-	stopped := make(chan error, 1)
+	stopped := make(chan struct{})
 	go func() {
+		defer close(stopped)
 		<-ctx.Done()
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 		defer cancel()
-		stopped <- errors.Join(srv.Shutdown(drain), srv.Close())
+		_ = srv.Shutdown(drain) // who is still being answered then is of no matter
+		_ = srv.Close()
 	}()
 	if err := srv.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve metrics and health: %w", err)
 	}
-	<-stopped // who is still being answered is of no matter
+	<-stopped
 	return nil
 }

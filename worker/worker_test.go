@@ -32,11 +32,11 @@ func TestMain(m *testing.M) {
 	if os.Getenv("WORKER_TEST_MAIN") == "" {
 		os.Exit(m.Run())
 	}
-	if err := worker.Main(context.Background(), os.Args[1:], greeter()); err != nil { //nolint:forbidigo // a main
+	if err := worker.Main(context.Background(), os.Args[1:], greeter()); err != nil {
 		_, _ = io.WriteString(os.Stderr, err.Error()+"\n")
-		os.Exit(1) //nolint:forbidigo // a main
+		os.Exit(1)
 	}
-	os.Exit(0) //nolint:forbidigo // a main
+	os.Exit(0)
 }
 
 func greeter() *executor.Registry {
