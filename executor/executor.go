@@ -68,8 +68,8 @@ type Config struct {
 	Lease time.Duration
 	// OutboxDir is a folder in which outcomes are kept that could not be appended
 	// because the brokers were away: they outlive this process there, and are
-	// appended when an executor is started with the same folder. Only one process
-	// may use it at a time. Empty: they are kept in memory only.
+	// appended when an executor is started with the same folder. Up to 64
+	// processes of a machine may share it. Empty: they are kept in memory only.
 	OutboxDir string
 	// Logger is required.
 	Logger *slog.Logger
@@ -133,22 +133,23 @@ func NewWorkerID(queues ...string) string {
 // An Executor owns partitions and runs the handlers of their tasks. Make it
 // with [New] and let it [Executor.Run].
 type Executor struct {
-	log      *eventlog.Log
-	handlers map[string]RawHandler
-	worker   string
-	set      string // of queues
-	queues   []string
-	source   string
-	grace    time.Duration
-	lease    time.Duration
-	logger   *slog.Logger
-	metrics  *metrics
-	slots    *slots
-	tally    *tally
-	outbox   *outbox.Outbox // nil: none
-	kick     chan struct{}  // the log ends are wanted now
-	loops    sync.WaitGroup // owners with their drains, poll loop and watch
-	running  sync.WaitGroup // handlers
+	log       *eventlog.Log
+	handlers  map[string]RawHandler
+	worker    string
+	set       string // of queues
+	queues    []string
+	source    string
+	grace     time.Duration
+	lease     time.Duration
+	logger    *slog.Logger
+	metrics   *metrics
+	slots     *slots
+	tally     *tally
+	outboxDir string
+	outbox    *outbox.Outbox // nil: none; set before anything runs
+	kick      chan struct{}  // the log ends are wanted now
+	loops     sync.WaitGroup // owners with their drains, poll loop and watch
+	running   sync.WaitGroup // handlers
 
 	mu      sync.Mutex
 	started bool
@@ -172,16 +173,12 @@ func New(cfg Config) (*Executor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("register the executor's metrics: %w", err)
 	}
-	box, err := openOutbox(cfg.OutboxDir, cfg.Log.Info().LedgerID)
-	if err != nil {
-		return nil, fmt.Errorf("make executor: %w", err)
-	}
 	handlers, limits := cfg.Registry.copyHandlers()
 	return &Executor{
 		log: cfg.Log, handlers: handlers, worker: cfg.Worker, set: setName(cfg.Queues), queues: cfg.Queues,
 		source: ledger.Source(cfg.Log.Info().LedgerID, "executor"), grace: cfg.ShutdownGrace, lease: cfg.Lease,
 		logger: cfg.Logger.With(slog.String("worker", cfg.Worker)), metrics: m, slots: newSlots(cfg.Slots, limits, m),
-		tally: newTally(), outbox: box, kick: make(chan struct{}, 1),
+		tally: newTally(), outboxDir: cfg.OutboxDir, kick: make(chan struct{}, 1),
 		owners: make(map[int32]*owner), failed: make(map[int32]error),
 	}, nil
 }
@@ -197,10 +194,12 @@ func (x *Executor) Run(ctx context.Context) error {
 	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	if x.outbox != nil {
-		defer x.closeOutbox(life)
+	if err := x.takeOutbox(ctx); err != nil {
+		return fmt.Errorf("run executor: %w", err)
 	}
-	x.sendLeft(ctx)
+	if x.outbox != nil {
+		defer x.closeOutbox(life, x.outbox)
+	}
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -221,12 +220,6 @@ func (x *Executor) Run(ctx context.Context) error {
 	x.loops.Wait()
 	r.Close()
 	return nil
-}
-
-func (x *Executor) closeOutbox(ctx context.Context) {
-	if err := x.outbox.Close(); err != nil {
-		x.logger.ErrorContext(ctx, "outbox was not closed", slog.Any("error", err))
-	}
 }
 
 func (x *Executor) begin() bool {

@@ -2,8 +2,12 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -21,6 +25,8 @@ const (
 	// put into the outbox. It is far longer than brokers take that are there:
 	// then nothing touches the disk.
 	keepAfter = 500 * time.Millisecond
+	// mostOutboxes bounds the processes that share a folder for their outboxes.
+	mostOutboxes = 64
 	// keepWait bounds how long a shutdown waits for the disk.
 	keepWait = 10 * time.Second
 )
@@ -94,17 +100,68 @@ func (o *owner) keepAll(kept *sync.WaitGroup) {
 	}
 }
 
-// openOutbox opens the outbox of this ledger in a folder. What is for another
-// ledger stays where it is.
-func openOutbox(dir string, ledgerID uuid.UUID) (*outbox.Outbox, error) {
-	if dir == "" {
-		return nil, nil
+// openOutboxes takes the first folder below dir that no other process holds, and
+// those behind it that a process has left records in and nobody holds any more.
+// Folders are per ledger: what is for another one stays where it is.
+func openOutboxes(dir string, ledgerID uuid.UUID) (own *outbox.Outbox, abandoned []*outbox.Outbox, err error) {
+	folder := func(n int) string { return filepath.Join(dir, ledgerID.String(), strconv.Itoa(n)) }
+	n := 1
+	for ; own == nil; n++ {
+		if n > mostOutboxes {
+			return nil, nil, fmt.Errorf("open the outbox: %d processes use %s: %w", mostOutboxes, dir, outbox.ErrInUse)
+		}
+		own, err = outbox.Open(folder(n), outboxBytes)
+		if err != nil && !errors.Is(err, outbox.ErrInUse) {
+			return nil, nil, fmt.Errorf("open the outbox: %w", err)
+		}
 	}
-	box, err := outbox.Open(dir+"/"+ledgerID.String(), outboxBytes)
+	var mu sync.Mutex
+	var looking sync.WaitGroup
+	for ; n <= mostOutboxes; n++ {
+		if _, err := os.Stat(folder(n)); err != nil {
+			break
+		}
+		looking.Go(func() {
+			box, err := outbox.Open(folder(n), outboxBytes)
+			if err != nil {
+				return // held, or for somebody else to mend
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			abandoned = append(abandoned, box)
+		})
+	}
+	looking.Wait()
+	return own, abandoned, nil
+}
+
+// takeOutbox opens the outbox and appends what earlier processes have left.
+func (x *Executor) takeOutbox(ctx context.Context) error {
+	if x.outboxDir == "" {
+		return nil
+	}
+	own, abandoned, err := openOutboxes(x.outboxDir, x.log.Info().LedgerID)
 	if err != nil {
-		return nil, fmt.Errorf("open the outbox: %w", err)
+		return err
 	}
-	return box, nil
+	x.outbox = own
+	for _, box := range append(abandoned, own) {
+		if d := box.Damage(); d != (outbox.Damage{}) {
+			x.logger.ErrorContext(ctx, "outbox was damaged", slog.Int64("torn_bytes", d.Torn), slog.Int("unreadable_places", d.Places),
+				slog.Int64("unreadable_bytes", d.Bytes), slog.String("copy", d.Copy))
+		}
+		x.sendLeft(ctx, box)
+		if box != own {
+			x.closeOutbox(ctx, box)
+		}
+	}
+	return nil
+}
+
+func (x *Executor) closeOutbox(ctx context.Context, box *outbox.Outbox) {
+	if err := box.Close(); err != nil {
+		x.logger.ErrorContext(ctx, "outbox was not closed", slog.Any("error", err))
+	}
 }
 
 func (x *Executor) outboxFull() bool { return x.outbox != nil && x.outbox.Full() }
@@ -132,11 +189,8 @@ func (x *Executor) outboxAnswered(err error) {
 // sendLeft appends what an earlier process has left in the outbox, before this
 // one joins the group: whoever owns the partitions finds the outcomes in the log
 // before it takes the attempts for lost.
-func (x *Executor) sendLeft(ctx context.Context) {
-	if x.outbox == nil {
-		return
-	}
-	left := x.outbox.Left()
+func (x *Executor) sendLeft(ctx context.Context, box *outbox.Outbox) {
+	left := box.Left()
 	if len(left) == 0 {
 		return
 	}
@@ -145,7 +199,7 @@ func (x *Executor) sendLeft(ctx context.Context) {
 	send := func(msg ledger.Message) {
 		x.log.Append(msg, func(_ int64, err error) {
 			if err == nil {
-				x.outbox.Drop(msg.EventID)
+				box.Drop(msg.EventID)
 				msg = ledger.Message{}
 			}
 			failed <- msg
@@ -167,7 +221,7 @@ func (x *Executor) sendLeft(ctx context.Context) {
 			send(msg)
 		}
 	}
-	x.logger.InfoContext(ctx, "the outbox is empty")
+	x.logger.InfoContext(ctx, "outcomes of the earlier process are in the ledger")
 }
 
 // keepWhatIsLeft puts into the outbox what a shutdown could not append.

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,6 +42,9 @@ type Config struct {
 	// ShutdownGrace is how long handlers may go on once ctx has ended; then
 	// their contexts end too. Zero means [executor.DefaultShutdownGrace].
 	ShutdownGrace time.Duration
+	// OutboxDir is the folder in which outcomes wait on the disk while the brokers
+	// are away, one process's own: see [executor.Config]. Empty: in memory only.
+	OutboxDir string
 	// AllowSingleReplica accepts a ledger that keeps one copy of each record:
 	// for one broker, not for production.
 	AllowSingleReplica bool
@@ -135,8 +137,7 @@ func Run(ctx context.Context, cfg Config) error {
 
 // work connects and runs the executor.
 func (w *worker) work(ctx context.Context) error {
-	set := strings.Join(w.cfg.Queues, "+") // sorted: the same queues are one consumer group
-	id := executor.NewWorkerID(set)
+	id := executor.NewWorkerID(w.cfg.Queues...)
 	log, err := w.open(ctx, id)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -146,8 +147,8 @@ func (w *worker) work(ctx context.Context) error {
 	}
 	defer log.Close() //nolint:contextcheck // closing waits for nothing that a context could end
 	x, err := executor.New(executor.Config{
-		Log: log, Registry: w.cfg.Registry, Worker: id, Group: w.cfg.Prefix + ".executor." + set, Queues: w.cfg.Queues,
-		Slots: w.cfg.Slots, ShutdownGrace: w.cfg.ShutdownGrace, Logger: w.cfg.Logger, Registerer: w.cfg.Metrics,
+		Log: log, Registry: w.cfg.Registry, Worker: id, Queues: w.cfg.Queues,
+		Slots: w.cfg.Slots, ShutdownGrace: w.cfg.ShutdownGrace, OutboxDir: w.cfg.OutboxDir, Logger: w.cfg.Logger, Registerer: w.cfg.Metrics,
 	})
 	if err != nil {
 		return err
