@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/keten-ledger/keten/executor"
 	"github.com/keten-ledger/keten/internal/eventlog"
-	"github.com/keten-ledger/keten/ledger"
 )
 
 const (
@@ -42,8 +40,10 @@ type Config struct {
 	// ShutdownGrace is how long handlers may go on once ctx has ended; then
 	// their contexts end too. Zero means [executor.DefaultShutdownGrace].
 	ShutdownGrace time.Duration
-	// OutboxDir is the folder in which outcomes wait on the disk while the brokers
-	// are away, one process's own: see [executor.Config]. Empty: in memory only.
+	// OutboxDir is a folder for outcomes that could not be appended because the
+	// brokers were away: a process started later with the same folder appends
+	// them. Processes of a machine may share it. Empty: they are kept in memory
+	// only, and their tasks run again when the process ends before.
 	OutboxDir string
 	// AllowSingleReplica accepts a ledger that keeps one copy of each record:
 	// for one broker, not for production.
@@ -91,10 +91,6 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Prefix == "" {
 		c.Prefix = eventlog.DefaultPrefix
 	}
-	if len(c.Queues) == 0 {
-		c.Queues = []string{ledger.DefaultQueue}
-	}
-	c.Queues = slices.Compact(slices.Sorted(slices.Values(c.Queues)))
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}

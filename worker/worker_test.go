@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -153,12 +154,13 @@ func get(t *testing.T, url string) (int, string) {
 func TestRun(t *testing.T) {
 	t.Parallel()
 	brokers, log := newLedger(t)
+	outbox := filepath.Join(t.TempDir(), "outbox")
 	said := &loud{}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
 		ended <- worker.Run(ctx, worker.Config{
-			Brokers: brokers, Registry: greeter(), AllowSingleReplica: true, HTTPAddr: "127.0.0.1:0",
+			Brokers: brokers, Registry: greeter(), AllowSingleReplica: true, HTTPAddr: "127.0.0.1:0", OutboxDir: outbox,
 			Logger: slog.New(slog.NewTextHandler(said, nil)),
 		})
 	}()
@@ -180,6 +182,7 @@ func TestRun(t *testing.T) {
 	}
 	_, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", strings.TrimPrefix(url, "http://"))
 	require.Error(t, err, "health is no longer served")
+	require.DirExists(t, outbox)
 }
 
 // While the ledger is not there, a process that waits is alive and not ready.

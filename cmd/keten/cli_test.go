@@ -43,7 +43,7 @@ func TestWrongUseIsNamed(t *testing.T) {
 		{[]string{"serve", "--http-addr", "0.0.0.0:8080", "--database-url", db}, 2, "not a loopback address and no authentication is configured"},
 		{[]string{"serve", "--slots", "0", "--database-url", db}, 2, "--slots: is 0, want 1 to 10000"},
 		{[]string{"serve", "--log-format", "xml"}, 2, `--log-format: "xml" is neither text nor json`},
-		{[]string{"serve", "--roles", "executor", "--http-addr", "127.0.0.1:0", "--catalog", write(t, "c.yaml", "types:\n  a: {description: x, queue: gpu}\n")}, 2, `type a: queue "gpu": executors of this version serve the queue "default" only`},
+		{[]string{"serve", "--roles", "executor", "--http-addr", "127.0.0.1:0", "--catalog", write(t, "c.yaml", "types:\n  a: {description: x, queue: gpu, exec: {command: [\"true\"]}}\n")}, 2, `type a: queue "gpu": executors of this version serve the queue "default" only`},
 		{[]string{"serve", "--roles", "executor", "--http-addr", "127.0.0.1:0", "--catalog", write(t, "c.yaml", "types:\n  a: {paint: x}\n")}, 2, "c.yaml:2:"},
 		{[]string{"start"}, 2, "want a template's name, or --file"},
 		{[]string{"start", "t", "novalue"}, 2, `argument "novalue": want name=value`},

@@ -102,21 +102,21 @@ func loadCatalog(path string) (*catalog.Catalog, error) {
 	return c, nil
 }
 
-// checkQueues refuses what would wait for ever: the executors of this version
-// serve one queue.
+// checkQueues refuses what would wait for ever: the executors of this program
+// serve one queue. Types that a program of somebody else serves may have any.
 func checkQueues(c *catalog.Catalog) error {
 	var errs []error
-	check := func(what, name, queue string) {
-		if queue != ledger.DefaultQueue {
+	check := func(what, name string, t *catalog.Type, queue string) {
+		if t.Exec != nil && queue != ledger.DefaultQueue {
 			errs = append(errs, fmt.Errorf("%s %s: queue %q: executors of this version serve the queue %q only", what, name, queue, ledger.DefaultQueue))
 		}
 	}
 	for _, name := range c.TypeNames() {
-		check("type", name, c.Types[name].Queue)
+		check("type", name, c.Types[name], c.Types[name].Queue)
 	}
 	for _, name := range c.TemplateNames() {
 		for _, t := range c.Templates[name].Tasks {
-			check("template", name+", task "+t.Name, t.Queue)
+			check("template", name+", task "+t.Name, t.Type, t.Queue)
 		}
 	}
 	return errors.Join(errs...)
