@@ -19,6 +19,7 @@ import (
 
 	"github.com/keten-ledger/keten/internal/eventlog"
 	"github.com/keten-ledger/keten/internal/outbox"
+	"github.com/keten-ledger/keten/internal/outcometoken"
 	"github.com/keten-ledger/keten/ledger"
 )
 
@@ -71,6 +72,9 @@ type Config struct {
 	// appended when an executor is started with the same folder. Up to 64
 	// processes of a machine may share it. Empty: they are kept in memory only.
 	OutboxDir string
+	// OutcomeKey signs the tokens with which outcomes of deferred attempts are
+	// reported to the API, which must have the same. Nil: there are no tokens.
+	OutcomeKey *outcometoken.Key
 	// Logger is required.
 	Logger *slog.Logger
 	// Registerer gets the metrics. Nil: none.
@@ -133,6 +137,8 @@ func NewWorkerID(queues ...string) string {
 // An Executor owns partitions and runs the handlers of their tasks. Make it
 // with [New] and let it [Executor.Run].
 type Executor struct {
+	outcomeKey *outcometoken.Key // nil: there are no tokens
+
 	log       *eventlog.Log
 	handlers  map[string]RawHandler
 	worker    string
@@ -175,6 +181,8 @@ func New(cfg Config) (*Executor, error) {
 	}
 	handlers, limits := cfg.Registry.copyHandlers()
 	return &Executor{
+		outcomeKey: cfg.OutcomeKey,
+
 		log: cfg.Log, handlers: handlers, worker: cfg.Worker, set: setName(cfg.Queues), queues: cfg.Queues,
 		source: ledger.Source(cfg.Log.Info().LedgerID, "executor"), grace: cfg.ShutdownGrace, lease: cfg.Lease,
 		logger: cfg.Logger.With(slog.String("worker", cfg.Worker)), metrics: m, slots: newSlots(cfg.Slots, limits, m),

@@ -69,7 +69,7 @@ func ParseKey(text string) (*Key, error) {
 // LoadKey reads a key file, see [ParseKey]. A file that everybody may write is
 // refused, except on Windows, where permissions are not what Go shows.
 func LoadKey(path string) (*Key, error) {
-	f, err := os.Open(path) //nolint:gosec // an operator named it
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("read the key file: %w", err)
 	}
