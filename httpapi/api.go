@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/keten-ledger/keten/internal/catalog"
+	"github.com/keten-ledger/keten/internal/outcometoken"
 	"github.com/keten-ledger/keten/internal/readmodel"
 	"github.com/keten-ledger/keten/ledger"
 )
@@ -44,6 +45,9 @@ type Config struct {
 	// Hosts are the names, in lower case, by which the API may be called beside
 	// IP addresses and localhost.
 	Hosts []string
+	// OutcomeKey checks the tokens with which outcomes are reported from outside;
+	// the executors sign with it. Nil: none are taken.
+	OutcomeKey *outcometoken.Key
 	// SingleReplica makes the health answer say that a lost disk loses the ledger.
 	SingleReplica bool
 	Logger        *slog.Logger                // required
@@ -97,6 +101,7 @@ func build(cfg Config) (*API, error) {
 	a.huma = humamux.New(a.router, humaConfig())
 	a.huma.UseMiddleware(a.checkParameters)
 	a.routeCollections()
+	a.routeOutcome()
 	a.routeStatus()
 	if err := a.documentTemplates(); err != nil {
 		return nil, err

@@ -86,15 +86,41 @@ func (a *API) command(
 
 // submit appends a proposal's event and waits for its verdict.
 func (a *API) submit(ctx context.Context, p *proposal, wait time.Duration) (receipt, error) {
-	info := infoOf(ctx)
 	eventID, err := uuid.NewV7()
 	if err != nil {
 		return receipt{}, err
 	}
-	meta := ledger.Meta{EventID: eventID, Source: a.source, Time: time.Now(), Traceparent: info.traceparent}
-	msg, err := ledger.Encode(p.partition, meta, p.event)
+	r := receipt{eventID: eventID}
+	r.position, err = a.appendEvent(ctx, eventID, p.partition, p.event)
+	var lost *appendError
+	if errors.As(err, &lost) {
+		return receipt{}, appendFailed(lost.err, commandPath(eventID)).with("Keten-Command", eventID.String())
+	}
 	if err != nil {
-		return receipt{}, badBody("", err)
+		return receipt{}, err
+	}
+	r.verdict, r.reason = a.awaitVerdict(ctx, r.position, wait, func(ctx context.Context) (ledger.Verdict, ledger.Reason, error) {
+		outcome, err := a.store.CommandOutcome(ctx, eventID)
+		return outcome.Verdict, outcome.Reason, err
+	})
+	return r, nil
+}
+
+// An appendError is the appender's.
+type appendError struct{ err error }
+
+func (e *appendError) Error() string { return e.err.Error() }
+func (e *appendError) Unwrap() error { return e.err }
+
+// appendEvent returns a position behind the record. The error is a problem when
+// the event breaks a rule, an *appendError when it was not or may not have been
+// written.
+func (a *API) appendEvent(ctx context.Context, eventID uuid.UUID, partition int32, event ledger.Event) (readmodel.Position, error) {
+	info := infoOf(ctx)
+	meta := ledger.Meta{EventID: eventID, Source: a.source, Time: time.Now(), Traceparent: info.traceparent}
+	msg, err := ledger.Encode(partition, meta, event)
+	if err != nil {
+		return readmodel.Position{}, badBody("", err)
 	}
 	appending, cancel := context.WithTimeout(ctx, appendWait)
 	defer cancel()
@@ -102,32 +128,33 @@ func (a *API) submit(ctx context.Context, p *proposal, wait time.Duration) (rece
 	if err != nil {
 		a.logger.WarnContext(ctx, "append failed", slog.Any("error", err), slog.String("event_id", eventID.String()),
 			slog.String("request_id", info.id))
-		return receipt{}, appendFailed(err, commandPath(eventID)).with("Keten-Command", eventID.String())
+		return readmodel.Position{}, &appendError{err}
 	}
-	r := receipt{eventID: eventID, position: readmodel.Position{Partition: p.partition, Offset: offset + 1}}
-	a.awaitVerdict(ctx, &r, wait)
-	return r, nil
+	return readmodel.Position{Partition: partition, Offset: offset + 1}, nil
 }
 
-// awaitVerdict fills in the verdict if it is there within wait. Whatever keeps
-// it away, the record is in the ledger and the caller is told where to ask.
-func (a *API) awaitVerdict(ctx context.Context, r *receipt, wait time.Duration) {
+// awaitVerdict reads the verdict of an appended record if it is there within
+// wait, else "". Whatever keeps it away, the record is in the ledger and the
+// caller is told how to learn it.
+func (a *API) awaitVerdict(
+	ctx context.Context, behind readmodel.Position, wait time.Duration, read func(context.Context) (ledger.Verdict, ledger.Reason, error),
+) (ledger.Verdict, ledger.Reason) {
 	if wait <= 0 {
-		return
+		return "", ""
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	if err := a.store.WaitFor(ctx, r.position); err != nil {
-		return
+	if err := a.store.WaitFor(ctx, behind); err != nil {
+		return "", ""
 	}
-	outcome, err := a.store.CommandOutcome(ctx, r.eventID)
+	verdict, reason, err := read(ctx)
 	if err != nil {
 		if !errors.Is(err, readmodel.ErrUnreachable) && ctx.Err() == nil {
-			a.logger.ErrorContext(ctx, "verdict of a folded command could not be read", slog.Any("error", err))
+			a.logger.ErrorContext(ctx, "verdict of a folded record could not be read", slog.Any("error", err))
 		}
-		return
+		return "", ""
 	}
-	r.verdict, r.reason = outcome.Verdict, outcome.Reason
+	return verdict, reason
 }
 
 func answer(p *proposal, r receipt) *commandOutput {

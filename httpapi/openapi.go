@@ -56,9 +56,14 @@ func humaConfig() huma.Config {
 			Tags: []*huma.Tag{
 				{Name: "collections", Description: "Collections and their tasks."},
 				{Name: "templates", Description: "Collections made from templates of the catalog."},
+				{Name: "outcomes", Description: "Outcomes of tasks, reported by workers and people outside."},
 				{Name: "commands", Description: "What became of a command."},
 				{Name: "service", Description: "The process and its read model."},
 			},
+			Components: &huma.Components{SecuritySchemes: map[string]*huma.SecurityScheme{outcomeTokenScheme: {
+				Type: "http", Scheme: "bearer",
+				Description: "The token that the task's handler handed out, good for one attempt.",
+			}}},
 		},
 		Formats:                      map[string]huma.Format{mediaJSON: huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat},
 		DefaultFormat:                mediaJSON,

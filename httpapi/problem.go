@@ -44,6 +44,9 @@ const (
 	codeContended       = "contended"
 	codeHistoryLost     = "history_lost"
 	codeNotReady        = "not_ready"
+	codeInvalidToken    = "invalid_token" //nolint:gosec // a problem's name
+	codeAttemptClosed   = "attempt_closed"
+	codeNoOutcomes      = "outcomes_not_configured"
 	codeInternal        = "internal"
 )
 
@@ -95,6 +98,12 @@ func describe(code string) (status int, title string, retryAfter int) {
 		return http.StatusServiceUnavailable, "Others changed the same thing again and again", 1
 	case codeHistoryLost:
 		return http.StatusServiceUnavailable, "The ledger has lost history", 0
+	case codeInvalidToken:
+		return http.StatusUnauthorized, "The token is not good for this", 0
+	case codeAttemptClosed:
+		return http.StatusConflict, "The attempt has ended otherwise", 0
+	case codeNoOutcomes:
+		return http.StatusNotImplemented, "The server takes no outcomes from outside", 0
 	case codeNotReady:
 		return http.StatusServiceUnavailable, "The process is not ready", 2
 	}
@@ -352,4 +361,35 @@ func appendFailed(err error, command string) *Problem {
 
 func notReady(err error) *Problem {
 	return newProblem(codeNotReady, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+}
+
+func noOutcomes() *Problem {
+	return newProblem(codeNoOutcomes, "The server was started without a key for outcome tokens (--outcome-key-file).")
+}
+
+func noToken() *Problem {
+	return newProblem(codeInvalidToken, "Send the token that the task's handler handed out, as Authorization: Bearer <token>.").
+		with("WWW-Authenticate", "Bearer")
+}
+
+func invalidToken(why string) *Problem {
+	return newProblem(codeInvalidToken, "%s.", strings.ToUpper(why[:1])+why[1:]).with("WWW-Authenticate", `Bearer error="invalid_token"`)
+}
+
+// attemptClosed is about an attempt that another outcome has ended.
+func attemptClosed(row *readmodel.Attempt) *Problem {
+	how := string(row.Status)
+	if row.Error != nil {
+		how += " (" + row.Error.Code + ")"
+	}
+	return newProblem(codeAttemptClosed, "The attempt has ended as %s, and only its first outcome counts.", how)
+}
+
+// reportLost is [appendFailed] for a reported outcome.
+func reportLost(err error) *Problem {
+	p := appendFailed(err, "")
+	if p.Code == codeOutcomeUnknown {
+		p.Detail = "The outcome may be written now, later or never. It is safe to send the same request again."
+	}
+	return p
 }

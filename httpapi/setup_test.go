@@ -24,6 +24,7 @@ import (
 	"github.com/keten-ledger/keten/httpapi"
 	"github.com/keten-ledger/keten/internal/catalog"
 	"github.com/keten-ledger/keten/internal/eventlog"
+	"github.com/keten-ledger/keten/internal/outcometoken"
 	"github.com/keten-ledger/keten/internal/pgtest"
 	"github.com/keten-ledger/keten/internal/readmodel"
 	"github.com/keten-ledger/keten/ledger"
@@ -45,6 +46,10 @@ types:
   once:
     exec: {command: ["true"]}
     on_interrupt: fail
+  approval:
+    exec: {command: ["true"]}
+    result_schema: {type: object, required: [by], properties: {by: {type: string}}}
+    max_attempts: 2
 templates:
   request-certificate:
     description: Request a certificate
@@ -74,6 +79,7 @@ type env struct {
 	metrics  *prometheus.Registry
 	url      string
 	doc      *document
+	key      *outcometoken.Key
 
 	hand       *hand
 	projecting atomic.Pointer[projecting]
@@ -85,6 +91,7 @@ type settings struct {
 	database   func(t *testing.T, url string) string
 	appender   func(httpapi.Appender) httpapi.Appender
 	ready      func(context.Context) error
+	noKey      bool // for outcome tokens
 }
 
 func setup(t *testing.T, change ...func(*settings)) *env {
@@ -115,6 +122,8 @@ func setup(t *testing.T, change ...func(*settings)) *env {
 	e.types, err = catalog.Parse("test.yaml", []byte(testCatalog))
 	require.NoError(t, err)
 	e.doc = newDocument(t, e.types)
+	e.key, err = outcometoken.ParseKey(outcometoken.GenerateKey())
+	require.NoError(t, err)
 	e.api, e.metrics = e.newAPI(t, e.store, s)
 	e.url = serve(t, e.api)
 	e.project(t)
@@ -135,11 +144,15 @@ func (e *env) newAPI(t *testing.T, store *readmodel.Store, s settings) (*httpapi
 	if s.appender != nil {
 		appender = s.appender(appender)
 	}
+	key := e.key
+	if s.noKey {
+		key = nil
+	}
 	info, metrics := e.log.Info(), prometheus.NewRegistry()
 	api, err := httpapi.New(httpapi.Config{
 		Store: store, Appender: appender, Catalog: e.types, KnownTypes: []string{typeGo},
 		LedgerID: info.LedgerID, Partitions: info.Partitions, Window: info.Window, SingleReplica: info.SingleReplica,
-		Logger: logger(), Registerer: metrics, Gatherer: metrics, Ready: s.ready,
+		Logger: logger(), Registerer: metrics, Gatherer: metrics, Ready: s.ready, OutcomeKey: key,
 	})
 	require.NoError(t, err)
 	return api, metrics

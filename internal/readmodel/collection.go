@@ -245,30 +245,41 @@ func scanTask(row pgx.CollectableRow) (Task, error) {
 	return t, err
 }
 
-const selectAttempts = `
-select a.id, a.task_id, a.run, a.number, a.claim, a.worker, a.status, a.started_at, a.finished_at, a.result, a.message, a.error
-from attempts a
-join collections c on c.id = a.collection_id`
+const attemptColumns = `a.id, a.task_id, a.run, a.number, a.claim, a.worker, a.status, a.started_at, a.finished_at, a.result, a.message, a.error`
 
-func scanAttempt(row pgx.CollectableRow) (Attempt, error) {
-	var a Attempt
-	err := row.Scan(&a.ID, &a.TaskID, &a.Run, &a.Number, &a.Claim, &a.Worker, &a.Status,
-		&a.StartedAt, &a.FinishedAt, &a.Result, &a.Message, &a.Error)
+// columns are where attemptColumns go.
+func (a *Attempt) columns() []any {
+	return []any{
+		&a.ID, &a.TaskID, &a.Run, &a.Number, &a.Claim, &a.Worker, &a.Status,
+		&a.StartedAt, &a.FinishedAt, &a.Result, &a.Message, &a.Error,
+	}
+}
+
+func (a *Attempt) utc() {
 	a.StartedAt = a.StartedAt.UTC()
 	toUTC(a.FinishedAt)
-	return a, err
 }
 
 // Attempts returns all executions of a task, oldest first; none when the
 // tenant has no such task or it was never started. Finally tasks have theirs,
 // over all runs, although no collection shows them.
 func (s *Store) Attempts(ctx context.Context, tenant string, task uuid.UUID) ([]Attempt, error) {
-	const sql = selectAttempts + ` where a.task_id = $1 and c.tenant = $2 order by a.id`
+	const sql = `
+select ` + attemptColumns + `
+from attempts a
+join collections c on c.id = a.collection_id
+where a.task_id = $1 and c.tenant = $2
+order by a.id`
 	rows, err := s.reads.Query(ctx, sql, task, tenant)
 	if err != nil {
 		return nil, failed("read the attempts of task "+task.String(), err)
 	}
-	list, err := pgx.CollectRows(rows, scanAttempt)
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Attempt, error) {
+		var a Attempt
+		err := row.Scan(a.columns()...)
+		a.utc()
+		return a, err
+	})
 	if err != nil {
 		return nil, failed("read the attempts of task "+task.String(), err)
 	}

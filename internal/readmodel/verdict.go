@@ -30,21 +30,26 @@ func (s *Store) Verdict(ctx context.Context, partition int32, offset int64) (led
 	return verdict, reason, nil
 }
 
-// Attempt returns one execution of a task, also of a finally task. The error
-// wraps [ErrNotFound] when the tenant has none of that id.
-func (s *Store) Attempt(ctx context.Context, tenant string, task uuid.UUID, id int64) (Attempt, error) {
-	const sql = selectAttempts + ` where a.task_id = $1 and a.id = $2 and c.tenant = $3`
+// Attempt returns one execution of a task, also of a finally task, and the
+// projection's position in its partition, from one snapshot. The error wraps
+// [ErrNotFound] when the tenant has none of that id.
+func (s *Store) Attempt(ctx context.Context, tenant string, task uuid.UUID, id int64) (Attempt, Position, error) {
+	const sql = `
+select ` + attemptColumns + `, k.partition, k.next_offset
+from attempts a
+join collections c on c.id = a.collection_id
+join checkpoints k on k.partition = c.partition
+where a.task_id = $1 and a.id = $2 and c.tenant = $3`
 	what := "read attempt " + strconv.FormatInt(id, 10) + " of task " + task.String()
-	rows, err := s.reads.Query(ctx, sql, task, id, tenant)
-	if err != nil {
-		return Attempt{}, failed(what, err)
-	}
-	a, err := pgx.CollectExactlyOneRow(rows, scanAttempt)
+	var a Attempt
+	var at Position
+	err := s.reads.QueryRow(ctx, sql, task, id, tenant).Scan(append(a.columns(), &at.Partition, &at.Offset)...)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return Attempt{}, fmt.Errorf("%s: %w", what, ErrNotFound)
+		return Attempt{}, Position{}, fmt.Errorf("%s: %w", what, ErrNotFound)
 	}
 	if err != nil {
-		return Attempt{}, failed(what, err)
+		return Attempt{}, Position{}, failed(what, err)
 	}
-	return a, nil
+	a.utc()
+	return a, at, nil
 }

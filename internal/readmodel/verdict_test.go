@@ -42,15 +42,16 @@ func TestVerdictAndAttempt(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, all, 2)
 	for i := range all {
-		one, err := f.Attempt(t.Context(), "acme", task, all[i].ID)
+		one, at, err := f.Attempt(t.Context(), "acme", task, all[i].ID)
 		require.NoError(t, err)
 		require.Equal(t, all[i], one)
+		require.Equal(t, readmodel.Position{Offset: s.fold.Position()}, at)
 	}
 	require.Equal(t, json.RawMessage(`{"x":[1]}`), all[1].Result)
-	_, err = f.Attempt(t.Context(), "other", task, attempt)
+	_, _, err = f.Attempt(t.Context(), "other", task, attempt)
 	require.ErrorIs(t, err, readmodel.ErrNotFound)
-	_, err = f.Attempt(t.Context(), "acme", task, attempt+1)
+	_, _, err = f.Attempt(t.Context(), "acme", task, attempt+1)
 	require.ErrorIs(t, err, readmodel.ErrNotFound)
-	_, err = f.Attempt(t.Context(), "acme", ledger.TaskID(id, ledger.KindTask, 1), attempt)
+	_, _, err = f.Attempt(t.Context(), "acme", ledger.TaskID(id, ledger.KindTask, 1), attempt)
 	require.ErrorIs(t, err, readmodel.ErrNotFound)
 }
