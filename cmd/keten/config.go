@@ -21,6 +21,8 @@ const (
 
 // serverConfig is what the roles are made from.
 type serverConfig struct {
+	outcomeConfig
+
 	brokers            []string
 	prefix             string
 	databaseURL        string
@@ -59,6 +61,7 @@ func (c *serverConfig) addServeFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.catalogPath, "catalog", "", "catalog of task types and templates (YAML)")
 	f.StringVar(&c.httpAddr, "http-addr", "127.0.0.1:8080", "address of the API, metrics and health")
 	f.StringSliceVar(&c.httpHosts, "http-hosts", nil, "names by which the API may be called, beside addresses and localhost")
+	c.addOutcomeFlags(f)
 	f.BoolVar(&c.insecureNoAuth, "insecure-no-auth", false, "listen on more than loopback although nobody is authenticated")
 	f.IntVar(&c.slots, "slots", 64, "tasks that run at once in this process")
 	f.DurationVar(&c.shutdownGrace, "shutdown-grace", 10*time.Second, "how long running tasks may go on after a signal to stop")
@@ -85,8 +88,10 @@ func (c *serverConfig) check() error {
 	if c.slots < 1 || c.slots > 10_000 {
 		add("--slots: is %d, want 1 to 10000", c.slots)
 	}
-	if err := c.checkListen(); err != nil {
-		errs = append(errs, err)
+	for _, err := range []error{c.checkListen(), c.checkPublicURL()} {
+		if err != nil {
+			errs = append(errs, err)
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return exitWith(exitUsage, err)

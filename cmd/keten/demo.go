@@ -94,6 +94,9 @@ func runDemo(ctx context.Context, std stdio, cfg demoConfig, logger *slog.Logger
 	if err := cfg.check(); err != nil {
 		return err
 	}
+	if err := cfg.ensureOutcomeKey(dir); err != nil {
+		return err
+	}
 	if _, err := initLedger(ctx, cfg.serverConfig, waiter{logger: logger}); err != nil {
 		return err
 	}

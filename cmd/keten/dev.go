@@ -66,6 +66,9 @@ func runDev(ctx context.Context, io stdio, cfg serverConfig, logger *slog.Logger
 	if err := cfg.check(); err != nil {
 		return err
 	}
+	if err := cfg.ensureOutcomeKey(dataDir); err != nil {
+		return err
+	}
 	s, err := st.serve(ctx, cfg, logger, nil)
 	if err != nil {
 		return err

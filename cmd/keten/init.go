@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/keten-ledger/keten/internal/eventlog"
+	"github.com/keten-ledger/keten/internal/outcometoken"
 	"github.com/keten-ledger/keten/ledger"
 )
 
@@ -22,8 +23,8 @@ func newInit(io stdio) *cobra.Command {
 		Short: "Create the ledger's topics and the read models' tables",
 		Long: `Create the topics of the ledger and of its snapshots with their settings,
 write the genesis of every partition, and create the tables of the read models
-when --database-url is given. Doing it again changes nothing. The partition
-count is for good.`,
+when --database-url is given, and the file of --outcome-key-file unless it is
+there. Doing it again changes nothing. The partition count is for good.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			logger, err := newLogger(io, cfg.logLevel, cfg.logFormat)
@@ -36,6 +37,9 @@ count is for good.`,
 				return err
 			}
 			fmt.Fprintf(io.out, "ledger %s: topic %s.ledger, %d partitions\n", info.LedgerID, cfg.prefix, info.Partitions)
+			if err := makeOutcomeKey(io, cfg.outcomeKeyFile); err != nil {
+				return err
+			}
 			if cfg.databaseURL == "" {
 				return nil
 			}
@@ -53,9 +57,21 @@ count is for good.`,
 		},
 	}
 	cfg.addLedgerFlags(cmd.Flags())
+	cmd.Flags().StringVar(&cfg.outcomeKeyFile, "outcome-key-file", "", "make this file, with a key for outcome tokens, unless it is there")
 	cmd.Flags().Int32Var(&cfg.partitions, "partitions", defaultPartitions, "partitions of the ledger, at most 4096; cannot be changed later")
 	cmd.Flags().Int16Var(&cfg.replicationFactor, "replication-factor", 0, "copies of each record; default 3, with --allow-single-replica 1")
 	return cmd
+}
+
+func makeOutcomeKey(io stdio, path string) error {
+	if path == "" {
+		return nil
+	}
+	made, err := outcometoken.EnsureKeyFile(path)
+	if made {
+		fmt.Fprintf(io.out, "outcome tokens: made the key %s\n", path)
+	}
+	return err
 }
 
 // initLedger makes the ledger, or finds it made.

@@ -20,6 +20,7 @@ import (
 	"github.com/keten-ledger/keten/httpapi"
 	"github.com/keten-ledger/keten/internal/catalog"
 	"github.com/keten-ledger/keten/internal/eventlog"
+	"github.com/keten-ledger/keten/internal/outcometoken"
 	"github.com/keten-ledger/keten/internal/readmodel"
 	"github.com/keten-ledger/keten/ledger"
 	"github.com/keten-ledger/keten/projector"
@@ -47,6 +48,8 @@ type server struct {
 	executor  *executor.Executor
 	projector *projector.Projector
 	listener  net.Listener
+	// outcomeKey signs and checks outcome tokens; nil for none.
+	outcomeKey *outcometoken.Key
 }
 
 // newServer connects and makes the roles. register adds task handlers beyond
@@ -60,6 +63,9 @@ func newServer(ctx context.Context, cfg serverConfig, logger *slog.Logger, regis
 	}()
 	if s.listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.httpAddr); err != nil {
 		return nil, fmt.Errorf("listen on %s (--http-addr): %w", cfg.httpAddr, err)
+	}
+	if s.outcomeKey, err = cfg.loadOutcomeKey(ctx, logger); err != nil {
+		return nil, err
 	}
 	types, err := loadCatalog(cfg.catalogPath)
 	if err != nil {
@@ -188,8 +194,8 @@ func (s *server) makeRoles(types *catalog.Catalog, registry *executor.Registry, 
 	if s.cfg.has(roleAPI) {
 		s.api, err = httpapi.New(httpapi.Config{
 			Store: s.store, Catalog: types, KnownTypes: registry.Types(), Appender: s.log,
-			LedgerID: info.LedgerID, Partitions: info.Partitions, Window: info.Window, SingleReplica: info.SingleReplica, Hosts: s.cfg.httpHosts,
-			Logger: s.logger, Registerer: s.metrics, Gatherer: s.metrics, Ready: s.ready,
+			LedgerID: info.LedgerID, Partitions: info.Partitions, Window: info.Window, SingleReplica: info.SingleReplica, Hosts: s.cfg.apiHosts(),
+			Logger: s.logger, Registerer: s.metrics, Gatherer: s.metrics, Ready: s.ready, OutcomeKey: s.outcomeKey,
 		})
 		if err != nil {
 			return err
@@ -198,7 +204,7 @@ func (s *server) makeRoles(types *catalog.Catalog, registry *executor.Registry, 
 	if s.cfg.has(roleExecutor) {
 		s.executor, err = executor.New(executor.Config{
 			Log: s.log, Registry: registry, Worker: worker, Slots: s.cfg.slots,
-			ShutdownGrace: s.cfg.shutdownGrace, Logger: s.logger, Registerer: s.metrics,
+			ShutdownGrace: s.cfg.shutdownGrace, OutcomeKey: s.outcomeKey, Logger: s.logger, Registerer: s.metrics,
 		})
 		if err != nil {
 			return err
