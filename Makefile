@@ -30,7 +30,7 @@ simulate: ## run SEEDS=100000 simulated histories, each a partition's whole life
 	go test ./internal/simtest -run Simulation -timeout 0 -v -args -seeds=$(SEEDS)
 
 .PHONY: test-clients
-test-clients: ## read the ledger with consumers that are not ours (Python), check its AsyncAPI description (Node.js)
+test-clients: ## read the ledger with consumers that are not ours (Python), run the example worker (Python), check the AsyncAPI description (Node.js)
 	@scripts/need python3 node npm openssl
 	go run ./internal/teststack -- tests/clients/run
 

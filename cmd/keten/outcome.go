@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/google/uuid"
 	"github.com/spf13/pflag"
 
 	"github.com/keten-ledger/keten/internal/outcometoken"
@@ -78,18 +77,6 @@ func (c *serverConfig) apiHosts() []string {
 		hosts = append(hosts, strings.ToLower(u.Hostname()))
 	}
 	return hosts
-}
-
-// outcomeURL is where the outcome of a task is reported, "" in a process that
-// knows no API.
-//
-//nolint:unused // for the task type http
-func (s *server) outcomeURL(task uuid.UUID) string {
-	base := s.publicURL()
-	if base == "" {
-		return ""
-	}
-	return base + "/v1/tasks/" + task.String() + "/outcome"
 }
 
 // publicURL is the API as it is called from outside, without a slash at its end.
