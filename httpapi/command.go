@@ -92,8 +92,7 @@ func (a *API) submit(ctx context.Context, p *proposal, wait time.Duration) (rece
 	}
 	r := receipt{eventID: eventID}
 	r.position, err = a.appendEvent(ctx, eventID, p.partition, p.event)
-	var lost *appendError
-	if errors.As(err, &lost) {
+	if lost, ok := errors.AsType[*appendError](err); ok {
 		return receipt{}, appendFailed(lost.err, commandPath(eventID)).with("Keten-Command", eventID.String())
 	}
 	if err != nil {

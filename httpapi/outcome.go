@@ -253,7 +253,7 @@ func reportID(c outcometoken.Claims, body []byte) (uuid.UUID, error) {
 		return uuid.Nil, err
 	}
 	var ms [8]byte
-	binary.BigEndian.PutUint64(ms[:], uint64(c.Issued.UnixMilli())) //nolint:gosec // behind 1970
+	binary.BigEndian.PutUint64(ms[:], uint64(c.Issued.UnixMilli()))
 	id := uuid.UUID(hash[:16])
 	copy(id[:6], ms[2:])
 	id[6] = 7<<4 | id[6]&0x0f
@@ -264,8 +264,7 @@ func reportID(c outcometoken.Claims, body []byte) (uuid.UUID, error) {
 // submitReport appends a report and answers with its verdict.
 func (a *API) submitReport(ctx context.Context, r *report, prefer string) (*outcomeOutput, error) {
 	behind, err := a.appendEvent(ctx, r.eventID, r.partition(), r.event())
-	var lost *appendError
-	if errors.As(err, &lost) {
+	if lost, ok := errors.AsType[*appendError](err); ok {
 		return nil, reportLost(lost.err)
 	}
 	if err != nil {

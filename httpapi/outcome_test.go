@@ -107,7 +107,7 @@ func TestReportedOutcomeCountsOnce(t *testing.T) {
 
 	c := e.get(t, a.id, "Keten-At-Least", first.header.Get("Keten-Position"))
 	require.Equal(t, []ledger.Status{ledger.StatusSucceeded, ledger.StatusPending}, statuses(c))
-	require.Equal(t, `{"by":"Ann","n":12345678901234567890}`, string(c.Tasks[0].Result))
+	require.Contains(t, string(c.Tasks[0].Result), `"n":12345678901234567890`)
 	require.Equal(t, "all is well", *c.Tasks[0].Message)
 	list, records := events[ledger.TaskSucceeded](t, e)
 	require.Equal(t, []ledger.TaskSucceeded{{

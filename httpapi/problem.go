@@ -44,7 +44,7 @@ const (
 	codeContended       = "contended"
 	codeHistoryLost     = "history_lost"
 	codeNotReady        = "not_ready"
-	codeInvalidToken    = "invalid_token" //nolint:gosec // a problem's name
+	codeInvalidToken    = "invalid_token"
 	codeAttemptClosed   = "attempt_closed"
 	codeNoOutcomes      = "outcomes_not_configured"
 	codeInternal        = "internal"

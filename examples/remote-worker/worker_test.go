@@ -161,7 +161,8 @@ type worker struct {
 	cmd    *exec.Cmd
 	url    string
 	output bytes.Buffer // safe to read once it has ended
-	ended  chan error
+	gone   chan struct{}
+	ended  error // valid once gone is closed
 }
 
 func startWorker(t *testing.T, args ...string) *worker {
@@ -170,7 +171,7 @@ func startWorker(t *testing.T, args ...string) *worker {
 	if err != nil { // make test-clients makes sure of it
 		t.Skip("the example is in Python 3, which is not installed")
 	}
-	w := &worker{ended: make(chan error, 1)}
+	w := &worker{gone: make(chan struct{})}
 	w.cmd = exec.Command(python, append([]string{"-B", "worker.py", "--port", "0", "--threads", "2", "--waiting", "2"}, args...)...)
 	w.cmd.Env = append(os.Environ(), "WORKER_SECRET="+secret)
 	w.cmd.Stderr = &w.output
@@ -179,13 +180,16 @@ func startWorker(t *testing.T, args ...string) *worker {
 	require.NoError(t, w.cmd.Start())
 	t.Cleanup(func() {
 		_ = w.cmd.Process.Kill() // it may have ended
-		<-w.ended
+		<-w.gone
 		if t.Failed() {
 			t.Logf("the worker said:\n%s", w.output.String())
 		}
 	})
 	line, err := bufio.NewReader(out).ReadString('\n')
-	go func() { w.ended <- w.cmd.Wait(); close(w.ended) }()
+	go func() {
+		w.ended = w.cmd.Wait()
+		close(w.gone)
+	}()
 	require.NoError(t, err)
 	w.url = strings.TrimSpace(strings.TrimPrefix(line, "listening on "))
 	return w
@@ -266,7 +270,8 @@ func TestWorkerStops(t *testing.T) {
 	path := s.create(t, `{"text":"one two","seconds":1}`)
 	require.Eventually(t, func() bool { return s.call(t, http.MethodGet, path, "").Tasks[0].Status == ledger.StatusWaiting }, patience, 10*time.Millisecond)
 	require.NoError(t, s.worker.cmd.Process.Signal(syscall.SIGTERM))
-	require.NoError(t, <-s.worker.ended)
+	<-s.worker.gone
+	require.NoError(t, s.worker.ended, "%s", s.worker.output.String())
 	c := s.ended(t, path)
 	require.Equal(t, ledger.StatusSucceeded, c.Status, "%s", s.worker.output.String())
 	require.Equal(t, 1, c.Tasks[0].Attempts)
