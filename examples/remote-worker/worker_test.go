@@ -230,8 +230,13 @@ func (s *system) call(t *testing.T, method, path, body string) httpapi.Collectio
 
 func (s *system) create(t *testing.T, args string) string {
 	t.Helper()
-	c := s.call(t, http.MethodPost, "/v1/collections",
-		`{"name":"n","tasks":[{"name":"count","type":"text.count","args":`+args+`},{"name":"echo","type":"echo"}]}`)
+	return s.createTimed(t, args, time.Hour)
+}
+
+func (s *system) createTimed(t *testing.T, args string, timeout time.Duration) string {
+	t.Helper()
+	c := s.call(t, http.MethodPost, "/v1/collections", fmt.Sprintf(
+		`{"name":"n","tasks":[{"name":"count","type":"text.count","args":%s,"timeout_ms":%d},{"name":"echo","type":"echo"}]}`, args, timeout.Milliseconds()))
 	return "/v1/collections/" + c.ID.String()
 }
 
@@ -275,6 +280,22 @@ func TestWorkerStops(t *testing.T) {
 	c := s.ended(t, path)
 	require.Equal(t, ledger.StatusSucceeded, c.Status, "%s", s.worker.output.String())
 	require.Equal(t, 1, c.Tasks[0].Attempts)
+}
+
+// An attempt whose outcome does not come in time has failed, and the worker that
+// reports it all the same is told.
+func TestWorkerIsLate(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	c := s.ended(t, s.createTimed(t, `{"text":"one two","seconds":6}`, 3*time.Second))
+	require.Equal(t, ledger.StatusFailed, c.Status)
+	require.Equal(t, ledger.CodeTimeout, c.Error.Code)
+	require.Equal(t, "no outcome came from outside in time", c.Error.Message)
+	require.NoError(t, s.worker.cmd.Process.Signal(syscall.SIGTERM))
+	<-s.worker.gone
+	require.NoError(t, s.worker.ended)
+	require.Regexp(t, `came too late: .*"attempt_closed".*failed \(timeout\)`, s.worker.output.String())
+	require.Equal(t, int32(1), s.reports.Load())
 }
 
 // The worker takes work from Keten only, and no more than it can hold; it sends
