@@ -8,10 +8,14 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/keten-ledger/keten/executor/handlers"
 	"github.com/keten-ledger/keten/internal/devstack"
 )
 
 func main() {
+	if code, ok := handlers.Supervise(); ok {
+		os.Exit(code) // this process was the supervisor of commands
+	}
 	if code, ok := devstack.FetchChild(); ok {
 		os.Exit(code) // this process is the fetcher of PostgreSQL's binaries
 	}

@@ -59,7 +59,7 @@ func TestExecHandsTheTaskInAndTheResultOut(t *testing.T) {
 	require.NoError(t, err)
 	//nolint:testifylint // the digits must survive
 	require.Equal(t, `{"args":{"n":12345678901234567890},"previous":"before","collection_id":"018bcfe5-6800-7abc-8102-030405060708",`+
-		`"task_id":"018bcfe5-6800-8abc-919f-1b41779ed621","run":2,"attempt":3,"fence":42,"deadline":"2023-11-14T22:13:20Z"}`, string(result))
+		`"task_id":"018bcfe5-6800-8abc-919f-1b41779ed621","run":2,"attempt":3,"fence":42,"deadline":"2023-11-14T22:13:20Z","type":"","name":""}`, string(result))
 }
 
 func TestExecWithoutOutputHasNoResult(t *testing.T) {

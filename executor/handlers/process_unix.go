@@ -8,7 +8,7 @@ func credential(as *account) *syscall.Credential {
 	if as == nil {
 		return nil
 	}
-	return &syscall.Credential{Uid: as.uid, Gid: as.gid}
+	return &syscall.Credential{Uid: as.UID, Gid: as.GID}
 }
 
 // endGroup asks the process group led by pid to end.

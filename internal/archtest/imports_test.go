@@ -80,7 +80,7 @@ func table() map[string]row {
 			unseen: []string{postgres, module + "/internal/readmodel", module + "/projector", module + "/httpapi"}, testing: true,
 		},
 		"executor/handlers": {
-			ours: []string{"ledger", "executor"}, foreign: []string{prometheus, telemetry, uuids},
+			ours: []string{"ledger", "executor"}, foreign: []string{prometheus, telemetry, uuids, "code.dny.dev/ssrf", "golang.org/x/sys"},
 			unseen: []string{postgres, module + "/internal/readmodel", module + "/projector", module + "/httpapi"},
 		},
 		"worker": {
