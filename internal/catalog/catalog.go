@@ -20,6 +20,14 @@ const (
 	AudienceOperator = "operator"
 )
 
+// The meanings of a status in [HTTP].
+const (
+	StatusSuccess = "success" // the body is the result
+	StatusRetry   = "retry"   // a failure that another attempt may mend
+	StatusFail    = "fail"    // a failure for good
+	StatusPending = "pending" // the outcome comes later, from outside
+)
+
 // A Catalog holds the task types and templates of one file; its zero value has
 // none. It is not changed
 // after loading, so any number of goroutines may use it.
@@ -33,13 +41,18 @@ type Catalog struct {
 type Type struct {
 	Name        string
 	Description string
-	Exec        *Exec // nil: a handler registered in Go serves the type
-	Queue       string
-	Timeout     time.Duration // of one attempt; whole milliseconds, 1ms to 24h
-	MaxAttempts int           // 1 to 1,000
-	Backoff     Backoff
-	OnInterrupt string // OnInterruptRestart, or OnInterruptFail with MaxAttempts 1
-	Audience    string // AudienceUser or AudienceOperator
+	// Exec, HTTP and Sleep are the type's runner: one at most. All nil: a
+	// handler registered in Go serves the type.
+	Exec          *Exec
+	HTTP          *HTTP
+	Sleep         *Sleep
+	Queue         string
+	Timeout       time.Duration // of one attempt; whole milliseconds, 1ms to 24h
+	MaxAttempts   int           // 1 to 1,000
+	MaxConcurrent int           // at a time in one executor, up to 10,000; 0: as many as it runs
+	Backoff       Backoff
+	OnInterrupt   string // OnInterruptRestart, or OnInterruptFail with MaxAttempts 1
+	Audience      string // AudienceUser or AudienceOperator
 
 	args   *schema // nil: any JSON
 	result *schema // nil: any JSON
@@ -52,6 +65,22 @@ type Exec struct {
 	Env         []string // names of the variables passed on, nothing else is
 	User        string   // run as this user; "": as the executor's own
 	OutputLimit int      // bytes of result on standard output, 1 to 262,144
+}
+
+// HTTP is the request that runs a type's tasks.
+type HTTP struct {
+	Method       string            // GET, POST, PUT, PATCH or DELETE
+	URL          string            // http or https, without user information
+	Headers      map[string]string // values by name, at most 50
+	HeadersFrom  map[string]string // absolute paths of files with values by name, at most 50
+	Deferred     bool              // the outcome may come later, from outside
+	Status       map[int]string    // meanings of statuses, 200 to 599, that differ from the usual ones
+	AllowPrivate bool              // the address need not be a public one
+}
+
+// Sleep lets a type's tasks wait.
+type Sleep struct {
+	Duration time.Duration // when the args do not say how long; 0: they must
 }
 
 // Backoff is the wait between attempts: Initial, then Multiplier times the one

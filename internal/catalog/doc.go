@@ -14,8 +14,10 @@
 // the catalog file, default its directory), with the variables named in env
 // and nothing else of the environment (default PATH; a variable that is not
 // set is not passed on), as user if given, with at most output_limit bytes of
-// result on its standard output (default and most 262,144). A type without
-// exec is served by a handler registered in Go under the same name. Defaults:
+// result on its standard output (default and most 262,144). A type with http is
+// run as a request (default method POST) to a URL that is the file's and never
+// the input's, one with sleep waits. A type has one of the three at most; one
+// without is served by a handler registered in Go under the same name. Defaults:
 // queue default, timeout 1h (at most 24h), max_attempts 1 (at most 1,000),
 // backoff initial 1s, multiplier 2, max 5m, on_interrupt restart, audience
 // operator. Durations are whole numbers with the units ms, s, m and h, such as
@@ -33,7 +35,7 @@
 // the element of a list. The schema keyword default is an annotation, as JSON
 // Schema has it, and fills nothing in.
 //
-// The package must not know the ledger, Kafka, Postgres, HTTP or how a command
-// is run. schemas/catalog.json publishes the same rules as far as JSON Schema
+// The package must not know the ledger, Kafka, Postgres, our API, or how a
+// command is run or a request made. schemas/catalog.json publishes the same rules as far as JSON Schema
 // can say them; a test holds the two together.
 package catalog

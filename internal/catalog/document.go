@@ -283,9 +283,9 @@ func isNumber(node *yaml.Node) bool {
 	return node.Kind == yaml.ScalarNode && (tag == "!!int" || tag == "!!float")
 }
 
-// duration returns a duration from least to most, or least after reporting
-// something else.
-func (c cursor) duration(least, most time.Duration) time.Duration {
+// duration returns a duration from least to maxDuration, or least after
+// reporting something else.
+func (c cursor) duration(least time.Duration) time.Duration {
 	const form = "must be a duration such as 90s or 1h30m (whole numbers with ms, s, m, h), is %s"
 	if !isText(c.node) {
 		c.fail(form, c.kind())
@@ -296,8 +296,8 @@ func (c cursor) duration(least, most time.Duration) time.Duration {
 	switch {
 	case strings.Trim(c.node.Value, "0123456789hms") != "" || err != nil || c.node.Value == "0":
 		c.fail(form, strconv.Quote(c.node.Value))
-	case d < least || d > most:
-		c.fail("is %s, want %s to %s", c.node.Value, least, most)
+	case d < least || d > maxDuration:
+		c.fail("is %s, want %s to %s", c.node.Value, least, maxDuration)
 	default:
 		return d
 	}

@@ -25,8 +25,7 @@ const (
 	maxTasks        = 200
 	maxAttempts     = 1000
 	maxMultiplier   = 100
-	maxTimeout      = 24 * time.Hour
-	maxBackoff      = 24 * time.Hour
+	maxDuration     = 24 * time.Hour // of timeouts, back-offs and sleeps
 	maxArgv         = 256
 	maxArgBytes     = 4 << 10
 	maxPathBytes    = 4 << 10
@@ -34,6 +33,10 @@ const (
 	maxOutputBytes  = 256 << 10 // a result is a payload, and no payload is larger
 	maxUserBytes    = 32
 	maxDefinitions  = 10_000 // types, and templates, of one catalog
+	maxConcurrent   = 10_000 // more tasks than an executor runs at a time
+	maxURLBytes     = 2 << 10
+	maxHeaders      = 50
+	maxHeaderBytes  = 4 << 10
 	catalogFileName = "catalog.yaml"
 )
 

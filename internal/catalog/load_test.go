@@ -84,6 +84,46 @@ func TestLoadReadsEveryField(t *testing.T) {
 	require.Equal(t, []string{"request-certificate"}, c.TemplateNames())
 }
 
+func TestLoadReadsRunners(t *testing.T) {
+	t.Parallel()
+	dir, err := filepath.Abs("testdata/good")
+	require.NoError(t, err)
+	c, err := catalog.Load("testdata/good/runners.yaml")
+	require.NoError(t, err)
+	publish, _ := c.Type("dns.publish")
+	require.Equal(t, &catalog.HTTP{
+		Method: "PUT", URL: "https://dns.example:8443/zones/main?mode=strict",
+		Headers:     map[string]string{"X-Team": "web", "Accept-Language": "en, de;q=0.5"},
+		HeadersFrom: map[string]string{"Authorization": "/run/secrets/dns", "X-Second": filepath.Join(dir, "secrets/second")},
+		Deferred:    true, Status: map[int]string{409: "success", 423: "retry", 404: "fail", 200: "pending"},
+	}, publish.HTTP)
+	require.Nil(t, publish.Exec)
+	require.Equal(t, "gpu", publish.Queue)
+	require.Equal(t, 4, publish.MaxConcurrent)
+	ask, _ := c.Type("ask")
+	require.True(t, ask.HTTP.AllowPrivate)
+	require.Equal(t, "GET", ask.HTTP.Method)
+	plain, _ := c.Type("plain")
+	require.Equal(t, &catalog.HTTP{Method: "POST", URL: "https://api.example", Headers: map[string]string{}, HeadersFrom: map[string]string{}, Status: map[int]string{}}, plain.HTTP)
+	wait, _ := c.Type("wait")
+	require.Equal(t, &catalog.Sleep{Duration: 10 * time.Second}, wait.Sleep)
+	waitFor, _ := c.Type("wait.for")
+	require.Equal(t, &catalog.Sleep{}, waitFor.Sleep)
+	require.Zero(t, waitFor.MaxConcurrent)
+	goType, _ := c.Type("go.type")
+	require.Equal(t, 10_000, goType.MaxConcurrent)
+}
+
+// A URL may hold a secret: no error repeats it.
+func TestLoadRepeatsNoURL(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{"https://s3cret:s3cret@a", "https://a b/s3cret", "ftp://s3cret", "https://:80/s3cret"} {
+		_, err := catalog.Parse("c.yaml", []byte("types: {a: {http: {url: '"+url+"'}}}"))
+		require.Error(t, err)
+		require.NotContains(t, err.Error(), "s3cret")
+	}
+}
+
 func TestLoadFillsInDefaults(t *testing.T) {
 	t.Parallel()
 	c := parse(t, `

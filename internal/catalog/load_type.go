@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"errors"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ const (
 	defaultInitial     = time.Second
 	defaultMultiplier  = 2
 	defaultMaxBackoff  = 5 * time.Minute
+	defaultMethod      = http.MethodPost
 )
 
 // readType reads one type. What is wrong is reported and left at its default,
@@ -33,16 +35,13 @@ func readType(name string, at cursor) *Type {
 		OnInterrupt: OnInterruptRestart,
 		Audience:    AudienceOperator,
 	}
-	const unsupported = " is not supported by this version; exec is the only runner"
-	fields := at.fields([]string{
-		"description", "exec", "args_schema", "result_schema", "queue", "timeout",
-		"max_attempts", "backoff", "on_interrupt", "audience",
-	}, map[string]string{
-		"http": "http" + unsupported, "sleep": "sleep" + unsupported, "callback": "callback" + unsupported,
+	fields := at.fields(append(runners(),
+		"description", "args_schema", "result_schema", "queue", "timeout",
+		"max_attempts", "max_concurrent", "backoff", "on_interrupt", "audience",
+	), map[string]string{
+		"callback": "callback is not supported by this version; the runners are " + strings.Join(runners(), ", "),
 	})
-	if f, ok := fields["exec"]; ok {
-		t.Exec = readExec(f)
-	}
+	readRunner(t, fields)
 	if f, ok := fields["args_schema"]; ok {
 		t.args = readSchema(f)
 	}
@@ -50,6 +49,9 @@ func readType(name string, at cursor) *Type {
 		t.result = readSchema(f)
 	}
 	readShared(fields, &t.Description, &t.Queue, &t.Timeout, &t.MaxAttempts)
+	if f, ok := fields["max_concurrent"]; ok {
+		t.MaxConcurrent = f.integer(maxConcurrent)
+	}
 	if f, ok := fields["backoff"]; ok {
 		readBackoff(f, &t.Backoff)
 	}
@@ -62,6 +64,7 @@ func readType(name string, at cursor) *Type {
 	if t.OnInterrupt == OnInterruptFail && t.MaxAttempts != 1 {
 		fields["max_attempts"].fail("must be 1 when on_interrupt is fail")
 	}
+	checkSleep(t, fields)
 	return t
 }
 
@@ -75,7 +78,7 @@ func readShared(fields map[string]cursor, description, queue *string, timeout *t
 		*queue, _ = f.text(1, maxQueueBytes)
 	}
 	if f, ok := fields["timeout"]; ok {
-		*timeout = f.duration(time.Millisecond, maxTimeout)
+		*timeout = f.duration(time.Millisecond)
 	}
 	if f, ok := fields["max_attempts"]; ok {
 		*attempts = f.integer(maxAttempts)
@@ -86,13 +89,13 @@ func readBackoff(at cursor, b *Backoff) {
 	before := len(at.doc.errs)
 	fields := at.fields([]string{"initial", "multiplier", "max"}, nil)
 	if f, ok := fields["initial"]; ok {
-		b.Initial = f.duration(0, maxBackoff)
+		b.Initial = f.duration(0)
 	}
 	if f, ok := fields["multiplier"]; ok {
 		b.Multiplier = f.integer(maxMultiplier)
 	}
 	if f, ok := fields["max"]; ok {
-		b.Max = f.duration(0, maxBackoff)
+		b.Max = f.duration(0)
 	}
 	if len(at.doc.errs) == before && b.Initial > b.Max {
 		at.fail("initial %s is longer than max %s", b.Initial, b.Max)

@@ -87,6 +87,9 @@ func TestSchemaAndLoaderAgreeOnLimits(t *testing.T) {
 		}
 		return "[" + strings.Join(items, ",") + "]"
 	}
+	mapping := func(n int) string {
+		return strings.NewReplacer("[", "{", "]", "}").Replace(list(n, "h#: x"))
+	}
 	whole := func(most int) [2]string { return [2]string{strconv.Itoa(most), strconv.Itoa(most + 1)} }
 	long := func(most int) [2]string { return [2]string{x(most), x(most + 1)} }
 	for text, values := range map[string][2]string{
@@ -108,6 +111,19 @@ func TestSchemaAndLoaderAgreeOnLimits(t *testing.T) {
 		"types: {a: {exec: {command: [a], output_limit: %}}}":           whole(262_144),
 		"types: {a: {exec: {command: [a], output_limit: % }}}":          {"1", "0"},
 		"types: {a: {exec: {command: [a], output_limit: %  }}}":         {"2.0", "2.5"},
+		"types: {a: {max_concurrent: %}}":                               whole(10_000),
+		"types: {a: {max_concurrent: % }}":                              {"1", "0"},
+		"types: {a: {http: {url: 'http://%'}}}":                         {x(2048 - 7), x(2049 - 7)},
+		"types: {a: {http: {url: 'http://a', headers: {%: x}}}}":        long(100),
+		"types: {a: {http: {url: 'http://a', headers: {a: %}}}}":        long(4096),
+		"types: {a: {http: {url: 'http://a', headers: {a: \"%\"}}}}":    {`\t`, `\x7f`},
+		"types: {a: {http: {url: 'http://a', headers: {a: \"% \"}}}}":   {"é ", `\x1f`},
+		"types: {a: {http: {url: 'http://a', headers: %}}}":             {mapping(50), mapping(51)},
+		"types: {a: {http: {url: 'http://a', headers_from: {%: x}}}}":   long(100),
+		"types: {a: {http: {url: 'http://a', headers_from: {a: %}}}}":   long(4096),
+		"types: {a: {http: {url: 'http://a', headers_from: %}}}":        {mapping(50), mapping(51)},
+		"types: {a: {http: {url: 'http://a', status: {'%': fail}}}}":    {"200", "199"},
+		"types: {a: {http: {url: 'http://a', status: {'%': retry}}}}":   {"599", "600"},
 		"types: {a: {}}\ntemplates: {%: {tasks: [{name: a, type: a}]}}": long(100),
 		"types: {a: {}}\ntemplates: {a: {tasks: [{name: %, type: a}]}}": long(200),
 		"types: {a: {}}\ntemplates: {a: {tasks: %}}":                    {list(200, "{name: x#, type: a}"), list(201, "{name: x#, type: a}")},
@@ -136,6 +152,10 @@ func beyondSchemas(message string) bool {
 		"want 1ms to 24h",
 		"want 0s to 24h",
 		"is longer than max",
+		"must be shorter than timeout",
+		"is given twice",
+		"is set by Keten or by the connection",
+		"is not a URL with a host",
 		"is not a usable JSON Schema",
 		"only references within the schema itself",
 	}, func(reason string) bool { return strings.Contains(message, reason) })
