@@ -162,7 +162,6 @@ type Executor struct {
 	owners  map[int32]*owner
 	failed  map[int32]error // partitions that stopped
 	away    error           // of the last time the brokers were asked
-	leaving bool            // a shutdown has left the group
 	// of the last time they were asked
 	membersError, outboxError error
 	blind                     error // why nothing is read any more

@@ -248,7 +248,7 @@ func (o *owner) giveAllBack(ctx context.Context, grace time.Duration) {
 // and others may own the partition. grace is how long handlers may still run.
 func (o *owner) stopStarting(ctx context.Context, grace time.Duration) {
 	o.stopping = true
-	o.snapshots.final = o.ownsAny()
+	o.snapshots.final = o.phase == present
 	o.giveAllBack(ctx, grace)
 }
 

@@ -2,10 +2,13 @@ package executor
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/keten-ledger/keten/internal/eventlog"
 )
 
 const (
@@ -47,6 +50,11 @@ func (x *Executor) watch(ctx context.Context) {
 // askEnds tells every owner where its partition ends now.
 func (x *Executor) askEnds(ctx context.Context) {
 	at := time.Now()
+	owners := x.allOwners()
+	known := make([]int64, len(owners))
+	for i, o := range owners {
+		known[i] = o.resume.Load().Offset
+	}
 	asking, stop := context.WithTimeout(ctx, x.lease/2)
 	defer stop()
 	ends, err := x.log.Ends(asking)
@@ -63,10 +71,19 @@ func (x *Executor) askEnds(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	for _, o := range x.allOwners() {
-		if end, ok := ends[o.partition]; ok {
-			o.mail.put(func(time.Time) { o.fresh.ended(logEnd{offset: end, at: at}, o.fold.Position()) })
+	for i, o := range owners {
+		end, ok := ends[o.partition]
+		if !ok {
+			continue
 		}
+		// The reader of a partition notices a lost tail, too. But the partition may
+		// be with another process, which has not seen what was lost.
+		if end < known[i] {
+			err := fmt.Errorf("%w: partition %d was read to offset %d, but the log ends at offset %d", eventlog.ErrDataLoss, o.partition, known[i], end)
+			o.mail.put(func(time.Time) { o.stop(ctx, err) })
+			continue
+		}
+		o.mail.put(func(time.Time) { o.fresh.ended(logEnd{offset: end, at: at}, o.fold.Position()) })
 	}
 }
 
