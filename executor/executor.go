@@ -360,7 +360,8 @@ func (x *Executor) partitionFailed(partition int32, err error) {
 }
 
 // Ready returns nil when the executor runs, the brokers answered within the
-// lease and no partition has stopped; else what is wrong, in words.
+// lease, the outbox works and no partition has stopped; else what is wrong, in
+// words.
 func (x *Executor) Ready() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -374,6 +375,12 @@ func (x *Executor) Ready() error {
 		errs = append(errs, fmt.Errorf("the brokers do not answer: %w", x.away))
 	case time.Since(x.answeredAt) > x.lease:
 		errs = append(errs, errors.New("the brokers have not answered yet"))
+	}
+	switch {
+	case x.outboxError != nil:
+		errs = append(errs, fmt.Errorf("outcomes cannot be kept on the disk while the brokers are away: %w", x.outboxError))
+	case x.outboxFull():
+		errs = append(errs, errors.New("the outbox is full: no task is started"))
 	}
 	for _, p := range slices.Sorted(maps.Keys(x.failed)) {
 		errs = append(errs, fmt.Errorf("partition %d has stopped: %w", p, x.failed[p]))

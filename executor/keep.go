@@ -144,7 +144,9 @@ func (x *Executor) takeOutbox(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	x.outbox = own
+	x.mu.Lock()
+	x.outbox = own // Ready may look already
+	x.mu.Unlock()
 	for _, box := range append(abandoned, own) {
 		if d := box.Damage(); d != (outbox.Damage{}) {
 			x.logger.ErrorContext(ctx, "outbox was damaged", slog.Int64("torn_bytes", d.Torn), slog.Int("unreadable_places", d.Places),

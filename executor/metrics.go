@@ -20,6 +20,7 @@ type metrics struct {
 	slots      *prometheus.GaugeVec
 	partitions *prometheus.GaugeVec
 	unserved   *prometheus.GaugeVec
+	outbox     prometheus.Gauge
 
 	freeSlots, busySlots prometheus.Gauge
 }
@@ -70,6 +71,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "keten_executor_partitions",
 			Help: "Partitions by state: active (this process holds the claim and starts tasks) or stopped (by an error, until the process is restarted).",
 		}, []string{"state"}),
+		outbox: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "keten_executor_outbox_records",
+			Help: "Outcomes that wait on the local disk because the brokers do not take them.",
+		}),
 		unserved: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "keten_executor_unserved_tasks",
 			Help: "Tasks that could start but whose type has no handler in the process that owns their partition.",
@@ -78,7 +83,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg != nil {
 		err := errors.Join(register(reg, &m.attempts), register(reg, &m.failures), register(reg, &m.running),
 			register(reg, &m.duration), register(reg, &m.wait),
-			register(reg, &m.slots), register(reg, &m.partitions), register(reg, &m.unserved))
+			register(reg, &m.slots), register(reg, &m.partitions), register(reg, &m.unserved), register(reg, &m.outbox))
 		if err != nil {
 			return nil, err
 		}

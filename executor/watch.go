@@ -36,6 +36,10 @@ func (x *Executor) watch(ctx context.Context) {
 		case <-tick.C:
 		}
 		now := time.Now()
+		if x.outbox != nil {
+			records, _ := x.outbox.Size()
+			x.metrics.outbox.Set(float64(records))
+		}
 		if kicked || now.Sub(asked) >= x.lease/endsPerLease {
 			asked = now
 			x.askEnds(ctx)
