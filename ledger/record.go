@@ -95,21 +95,36 @@ func Encode(partition int32, m Meta, e Event) (Message, error) {
 	return msg, nil
 }
 
+// headersBytes is room for the values of the headers but source and traceparent.
+const headersBytes = 192
+
+// headers are made often: their values share one piece of memory.
 func headers(m Meta, name, subject string) []Header {
 	hs := make([]Header, 0, 8)
-	hs = append(hs,
-		Header{HeaderSpecVersion, []byte("1.0")},
-		Header{HeaderID, []byte(m.EventID.String())},
-		Header{HeaderType, []byte(typeV1 + name)},
-		Header{HeaderSource, []byte(m.Source)},
-		Header{HeaderTime, m.Time.UTC().AppendFormat(nil, "2006-01-02T15:04:05.000Z07:00")},
-		Header{HeaderContentType, []byte("application/json")},
-	)
+	buf := make([]byte, 0, headersBytes+len(m.Source)+len(m.Traceparent))
+	add := func(key string) {
+		hs = append(hs, Header{key, buf[:len(buf):len(buf)]})
+		buf = buf[len(buf):]
+	}
+	buf = append(buf, "1.0"...)
+	add(HeaderSpecVersion)
+	buf = append(buf, m.EventID.String()...)
+	add(HeaderID)
+	buf = append(append(buf, typeV1...), name...)
+	add(HeaderType)
+	buf = append(buf, m.Source...)
+	add(HeaderSource)
+	buf = m.Time.UTC().AppendFormat(buf, "2006-01-02T15:04:05.000Z07:00")
+	add(HeaderTime)
+	buf = append(buf, "application/json"...)
+	add(HeaderContentType)
 	if subject != "" {
-		hs = append(hs, Header{HeaderSubject, []byte(subject)})
+		buf = append(buf, subject...)
+		add(HeaderSubject)
 	}
 	if m.Traceparent != "" {
-		hs = append(hs, Header{HeaderTraceparent, []byte(m.Traceparent)})
+		buf = append(buf, m.Traceparent...)
+		add(HeaderTraceparent)
 	}
 	return hs
 }
