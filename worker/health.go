@@ -14,6 +14,7 @@ import (
 
 	"github.com/keten-ledger/keten/executor"
 	"github.com/keten-ledger/keten/internal/eventlog"
+	"github.com/keten-ledger/keten/internal/outcometoken"
 )
 
 // Bounds of the HTTP server: they keep slow or stuck clients from holding
@@ -27,7 +28,8 @@ const (
 
 // worker is what health is asked of.
 type worker struct {
-	cfg Config
+	cfg        Config
+	outcomeKey *outcometoken.Key // nil for none
 
 	mu       sync.Mutex
 	log      *eventlog.Log // nil until it is open

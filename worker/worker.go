@@ -14,6 +14,7 @@ import (
 
 	"github.com/keten-ledger/keten/executor"
 	"github.com/keten-ledger/keten/internal/eventlog"
+	"github.com/keten-ledger/keten/internal/outcometoken"
 )
 
 const (
@@ -45,6 +46,9 @@ type Config struct {
 	// them. Processes of a machine may share it. Empty: they are kept in memory
 	// only, and their tasks run again when the process ends before.
 	OutboxDir string
+	// OutcomeKeyFile is the file with the key of the tokens with which outcomes are
+	// reported from outside, the same as the API's. Empty: handlers get no tokens.
+	OutcomeKeyFile string
 	// AllowSingleReplica accepts a ledger that keeps one copy of each record:
 	// for one broker, not for production.
 	AllowSingleReplica bool
@@ -111,6 +115,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("run worker: %w", err)
 	}
 	w := &worker{cfg: cfg}
+	if err := w.loadKey(ctx); err != nil {
+		return fmt.Errorf("run worker: %w", err)
+	}
 	var listener net.Listener
 	if cfg.HTTPAddr != "" {
 		if listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.HTTPAddr); err != nil {
@@ -144,13 +151,26 @@ func (w *worker) work(ctx context.Context) error {
 	defer log.Close() //nolint:contextcheck // closing waits for nothing that a context could end
 	x, err := executor.New(executor.Config{
 		Log: log, Registry: w.cfg.Registry, Worker: id, Queues: w.cfg.Queues,
-		Slots: w.cfg.Slots, ShutdownGrace: w.cfg.ShutdownGrace, OutboxDir: w.cfg.OutboxDir, Logger: w.cfg.Logger, Registerer: w.cfg.Metrics,
+		Slots: w.cfg.Slots, ShutdownGrace: w.cfg.ShutdownGrace, OutboxDir: w.cfg.OutboxDir, OutcomeKey: w.outcomeKey, Logger: w.cfg.Logger, Registerer: w.cfg.Metrics,
 	})
 	if err != nil {
 		return err
 	}
 	w.up(log, x)
 	return x.Run(ctx)
+}
+
+func (w *worker) loadKey(ctx context.Context) (err error) {
+	if w.cfg.OutcomeKeyFile == "" {
+		return nil
+	}
+	if w.outcomeKey, err = outcometoken.LoadKey(w.cfg.OutcomeKeyFile); err != nil {
+		return err
+	}
+	if w.outcomeKey.Exposed() {
+		w.cfg.Logger.WarnContext(ctx, "everybody on this machine may read the key of outcome tokens", slog.String("file", w.cfg.OutcomeKeyFile))
+	}
+	return nil
 }
 
 // open opens the ledger, and waits for it to come up for as long as it may.

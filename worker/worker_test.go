@@ -292,6 +292,7 @@ func TestMainNamesWhatIsWrong(t *testing.T) {
 		"--shutdown-grace: is 0s, want more than 0": {nil, []string{"--shutdown-grace", "0s"}},
 		`--log-level: "loud" is none of`:            {nil, []string{"--log-level", "loud"}},
 		`--log-format: "xml" is neither`:            {nil, []string{"--log-format", "xml"}},
+		"run worker: read the key file: open /none": {nil, []string{"--outcome-key-file", "/none"}},
 	} {
 		said := &loud{}
 		var exit *exec.ExitError

@@ -86,9 +86,7 @@ func setup(t *testing.T) *system {
 	reg := executor.NewRegistry()
 	reg.HandleRaw("text.count", s.send)
 	reg.HandleRaw("echo", func(_ context.Context, t executor.RawTask) (json.RawMessage, error) { return t.Previous, nil })
-	x, err := executor.New(executor.Config{
-		Log: log, Registry: reg, Worker: id, Group: prefix + ".executor", OutcomeKey: key, Logger: cfg.Logger,
-	})
+	x, err := executor.New(executor.Config{Log: log, Registry: reg, Worker: id, OutcomeKey: key, Logger: cfg.Logger})
 	require.NoError(t, err)
 	p, err := projector.New(projector.Config{Log: log, Store: store, Logger: cfg.Logger})
 	require.NoError(t, err)

@@ -84,7 +84,7 @@ func table() map[string]row {
 			unseen: []string{postgres, module + "/internal/readmodel", module + "/projector", module + "/httpapi"},
 		},
 		"worker": {
-			ours: []string{"ledger", "executor", "internal/eventlog"}, foreign: []string{prometheus, "golang.org/x/sync"},
+			ours: []string{"ledger", "executor", "internal/eventlog", "internal/outcometoken"}, foreign: []string{prometheus, "golang.org/x/sync"},
 			unseen: []string{postgres, module + "/internal/readmodel", module + "/internal/catalog", module + "/projector", module + "/httpapi"},
 		},
 		"projector": {
