@@ -384,11 +384,18 @@ func TestOutcomeWithoutReadModel(t *testing.T) {
 	late.report(t, approved, "Prefer", "wait=1").outcome(t, http.StatusAccepted)
 	_, records := events[ledger.TaskSucceeded](t, e)
 	require.Len(t, records, 3)
-	eventID := uuid.MustParse(header(records[0], ledger.HeaderID))
-	require.Equal(t, uuid.Version(7), eventID.Version())
+	eventIDs := map[string]map[string]bool{} // by collection
 	for _, r := range records {
-		require.Equal(t, header(r, ledger.HeaderSubject) == a.id.String(), header(r, ledger.HeaderID) == eventID.String())
+		id, subject := header(r, ledger.HeaderID), header(r, ledger.HeaderSubject)
+		require.Equal(t, uuid.Version(7), uuid.MustParse(id).Version())
+		if eventIDs[subject] == nil {
+			eventIDs[subject] = map[string]bool{}
+		}
+		eventIDs[subject][id] = true
 	}
+	require.Len(t, eventIDs[a.id.String()], 1, "two records")
+	require.Len(t, eventIDs[late.id.String()], 1)
+	require.NotEqual(t, eventIDs[a.id.String()], eventIDs[late.id.String()])
 
 	p.mend()
 	e.project(t)
