@@ -70,7 +70,7 @@ Without --kafka-brokers an embedded broker and an own PostgreSQL are used.`,
 	f.IntVar(&cfg.slots, "slots", 512, "tasks that run at once")
 	f.StringVar(&cfg.cpuProfile, "cpu-profile", "", "write a CPU profile of this process to a file, for go tool pprof")
 	_ = f.Set("log-level", "warn") // known flag, known value
-	cmd.AddCommand(newBenchFold(std))
+	cmd.AddCommand(newBenchFold(std), newBenchExecutor(std))
 	return cmd
 }
 
