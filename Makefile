@@ -9,7 +9,7 @@ ARGS ?=
 
 .PHONY: help
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## run the certificates example on an own broker and PostgreSQL (ARGS=--exit ends it)
@@ -28,6 +28,10 @@ SEEDS ?= 100000
 .PHONY: simulate
 simulate: ## run SEEDS=100000 simulated histories, each a partition's whole life
 	go test ./internal/simtest -run Simulation -timeout 0 -v -args -seeds=$(SEEDS)
+
+.PHONY: chaos-executor
+chaos-executor: ## kill, pause and cut off executors on Apache Kafka, in full numbers (ARGS="-run Killed")
+	CI=true go test ./tests/chaos -count=1 -parallel 1 -timeout 60m -v $(ARGS) -args -full
 
 .PHONY: test-clients
 test-clients: ## read the ledger with consumers that are not ours (Python), run the example worker (Python), check the AsyncAPI description (Node.js)

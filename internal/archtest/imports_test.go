@@ -113,6 +113,7 @@ func table() map[string]row {
 		"internal/pgtest":        {wide: true, testing: true},
 		"internal/simtest":       {ours: []string{"ledger"}, foreign: []string{uuids}, testing: true},
 		"internal/teststack":     {wide: true, testing: true},
+		"tests/chaos":            {testing: true},
 	}
 }
 

@@ -244,11 +244,11 @@ func (j *judgement) checkPlan(p *plan) {
 		j.broken(p.id, "the collection is not in the ledger")
 		return
 	}
-	refused := slices.IndexFunc(p.tasks, func(d ledger.Task) bool { return taskArgsOf(&d).Refuse })
+	refused := slices.IndexFunc(p.tasks, func(d ledger.Task) bool { return expectedCode(&d) != "" })
 	switch {
 	case run.status == "succeeded" && refused < 0:
 		j.counts["collections succeeded"]++
-	case run.status == "failed" && run.code == planned && run.at == refused:
+	case run.status == "failed" && run.at == refused && run.code == expectedCode(&p.tasks[refused]):
 		j.counts["collections failed as planned"]++
 	case run.status == "failed" && run.code == ledger.CodeInterrupted && p.tasks[run.at].OnInterrupt == ledger.OnInterruptFail:
 		j.counts["collections failed as interrupted"]++

@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/keten-ledger/keten/executor"
-	"github.com/keten-ledger/keten/executor/handlers"
 	"github.com/keten-ledger/keten/internal/eventlog"
 )
 
@@ -158,23 +157,21 @@ type stepResult struct {
 const planned = "planned"
 
 // newRegistry has the task types of the load: "work" does it in this process,
-// "child" in a command, "fork" in a command that leaves somebody behind.
+// "child" in a command, "fork" in a command that leaves somebody behind; and
+// those that misbehave.
 func newRegistry(notes *notes, cfg workerConfig, worker string) (*executor.Registry, error) {
 	r := executor.NewRegistry()
-	r.HandleRaw("work", noted(notes, worker, func(ctx context.Context, t executor.RawTask) (json.RawMessage, error) {
-		return workHere(ctx, t)
-	}))
+	note := func(h executor.RawHandler) executor.RawHandler { return noted(notes, worker, h) }
+	r.HandleRaw("work", note(workHere))
 	const child = `input=$(cat); step=$(printf '%s' "$input" | sed -n 's/.*"step":\([0-9]*\).*/\1/p'); sleep 0.1; printf '{"index":%s}' "$step"`
-	for name, script := range map[string]string{"child": child, "fork": "sleep 1000 & " + child} {
-		h, err := handlers.Exec(handlers.ExecConfig{
-			Command: []string{"sh", "-c", script}, Dir: cfg.Dir, Env: []string{"PATH=" + os.Getenv("PATH"), envMark + "=" + cfg.Mark},
-		})
+	for name, script := range map[string]string{"child": child, "fork": "sleep 1000 >/dev/null 2>&1 & " + child} {
+		h, err := command(cfg, script)
 		if err != nil {
 			return nil, err
 		}
-		r.HandleRaw(name, noted(notes, worker, h))
+		r.HandleRaw(name, note(h))
 	}
-	return r, nil
+	return r, registerBad(r, cfg, note)
 }
 
 // noted puts a handler's start and end into the journal. A handler that is
@@ -186,7 +183,15 @@ func noted(notes *notes, worker string, h executor.RawHandler) executor.RawHandl
 			PID: os.Getpid(), Worker: worker,
 		}
 		notes.write(n)
+		returned := false
+		defer func() {
+			if !returned {
+				n.Phase, n.Text = phaseFailure, "it did not return"
+				notes.write(n)
+			}
+		}()
 		result, err := h(ctx, t)
+		returned = true
 		n.Phase = phaseSuccess
 		if err == nil {
 			err = checkPrevious(t)

@@ -39,7 +39,7 @@ func newWorld(t *testing.T, brokers []string, partitions int32) *world {
 	t.Helper()
 	w := &world{brokers: brokers, prefix: "chaos-" + uuid.NewString()[:8], journal: startJournal(t)}
 	w.group = w.prefix + ".executor.default"
-	w.init(t, partitions)
+	require.NoError(t, w.init(t, partitions))
 	var err error
 	w.log, err = eventlog.Open(t.Context(), w.config("chaos-test"))
 	require.NoError(t, err)
@@ -51,10 +51,9 @@ func newWorld(t *testing.T, brokers []string, partitions int32) *world {
 	return w
 }
 
-func (w *world) init(t *testing.T, partitions int32) {
-	t.Helper()
+func (w *world) init(t *testing.T, partitions int32) error {
 	_, err := eventlog.Init(t.Context(), eventlog.InitConfig{Config: w.config("chaos-init"), Partitions: partitions, ReplicationFactor: 1})
-	require.NoError(t, err)
+	return err
 }
 
 func (w *world) config(client string) eventlog.Config {
@@ -84,7 +83,11 @@ const tasksPerCollection = 4
 // drawPlan draws a collection: tasks of no time up to 0.3 s, some of which run a
 // command, fail at first, may be started only once, or fail for good.
 func drawPlan(dice *rand.Rand, partitions int32) plan {
-	p := plan{id: newCollectionID(dice.Int32N(partitions))}
+	return planFor(dice, newCollectionID(dice.Int32N(partitions)))
+}
+
+func planFor(dice *rand.Rand, id uuid.UUID) plan {
+	p := plan{id: id}
 	for i := range tasksPerCollection {
 		args := taskArgs{Step: i, WorkMS: dice.Int64N(301)}
 		task := ledger.Task{

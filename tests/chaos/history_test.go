@@ -1,0 +1,289 @@
+package chaos_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/keten-ledger/keten/internal/eventlog"
+	"github.com/keten-ledger/keten/internal/kafkatest"
+	"github.com/keten-ledger/keten/ledger"
+)
+
+// The state of a consumer group is nobody's truth: it is deleted while the fleet
+// is down, and everything goes on.
+func TestConsumerGroupIsDeletedWhileTheFleetIsDown(t *testing.T) {
+	t.Parallel()
+	dice := newDice(t)
+	w := newWorld(t, kafkatest.Brokers(t), partitions)
+	f := newFleet(t, 2, w, nil)
+	seen := w.startWitness(t)
+	var plans []plan
+	for cycle := range scaled(20) {
+		part := make([]plan, 6)
+		for i := range part {
+			part[i] = drawPlan(dice, partitions)
+		}
+		plans = append(plans, part...)
+		f.startAll(t)
+		require.NoError(t, w.createAll(t, part))
+		require.NoError(t, seen.awaitAll(plans[:len(plans)-len(part)]))
+		require.Eventually(t, func() bool { return len(seen.open(part)) < len(part) }, patience, 10*time.Millisecond)
+		// every third time they have no time to leave
+		if cycle%3 == 2 {
+			f.killAll(t)
+		} else {
+			f.stopAll(t)
+		}
+		require.Eventually(t, func() bool {
+			_, err := w.admin.DeleteGroup(t.Context(), w.group)
+			return err == nil
+		}, patience, 100*time.Millisecond, "the group is deleted")
+	}
+	f.startAll(t)
+	require.NoError(t, seen.awaitAll(plans))
+	f.stopAll(t)
+	f.requireNoRaces(t)
+	j := w.judge(t, plans)
+	j.checkLeftBehind(f.mark)
+	j.require(t)
+}
+
+func (f *fleet) killAll(t *testing.T) {
+	t.Helper()
+	for _, m := range f.members {
+		require.NoError(t, m.end(syscall.SIGKILL))
+	}
+}
+
+// lossWords are in what an executor says of a log that is not the one it knows.
+var lossWords = eventlog.ErrDataLoss.Error()
+
+// A topic that is deleted and created again while executors run, or while they
+// do not, is not taken for the ledger: none of its tasks is started.
+func TestTopicIsRecreated(t *testing.T) {
+	t.Parallel()
+	for name, running := range map[string]bool{"while executors run": true, "while they do not": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, kafkatest.Brokers(t), partitions)
+			f := newFleet(t, 2, w, nil)
+			w.runSome(t, f)
+			if !running {
+				f.stopAll(t)
+				w.requireSnapshots(t)
+			}
+			_, err := w.admin.DeleteTopic(t.Context(), w.prefix+".ledger")
+			require.NoError(t, err)
+			require.Eventually(t, func() bool { return w.init(t, partitions) == nil }, patience, 100*time.Millisecond, "the topic is made again")
+			again := w.reopen(t)
+			before := len(w.journal.all())
+			all := make([]int32, partitions)
+			for p := range all {
+				all[p] = int32(p)
+			}
+			require.NoError(t, again.createAll(t, drawPlans(all)))
+			if !running {
+				f.startAll(t)
+			}
+			f.requireStopped(t, all)
+			require.Len(t, w.journal.all(), before, "no handler begins for the other history")
+			f.requireNoRaces(t)
+		})
+	}
+}
+
+// An executor that comes up and finds no ledger where one was says so and ends.
+func TestTopicIsGone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, kafkatest.Brokers(t), partitions)
+	f := newFleet(t, 1, w, nil)
+	w.runSome(t, f)
+	f.stopAll(t)
+	_, err := w.admin.DeleteTopic(t.Context(), w.prefix+".ledger")
+	require.NoError(t, err)
+	require.NoError(t, f.members[0].start())
+	require.Eventually(t, func() bool { return !f.members[0].running() }, patience, 50*time.Millisecond, "it ends")
+	require.Contains(t, f.members[0].lastWords(), eventlog.ErrNotInitialized.Error())
+}
+
+// The end of a partition is cut off while the broker is down, and grows again
+// with other records. Executors that knew more of it, by what they have folded or
+// by a snapshot, start none of its tasks; other partitions go on.
+func TestTailIsCutOff(t *testing.T) {
+	t.Parallel()
+	const cut, whole = int32(1), int32(2)
+	for _, tt := range []struct {
+		name            string
+		running, refill bool
+	}{
+		{"while executors run, and grows again", true, true},
+		{"while they do not", false, false},
+		{"while they do not, and grows again", false, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) { //nolint:paralleltest // each has a broker of its own, one is enough at a time
+			dir := t.TempDir()
+			k := kafkatest.New(t, kafkatest.Config{HeapMB: 256, Dir: dir})
+			w := newWorld(t, k.Brokers(), partitions)
+			f := newFleet(t, 2, w, nil)
+			w.runSome(t, f)
+			if !tt.running {
+				f.stopAll(t)
+				w.requireSnapshots(t)
+			}
+			ends, err := w.log.Ends(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, k.Stop())
+			cutTail(t, filepath.Join(dir, "data", fmt.Sprintf("%s.ledger-%d", w.prefix, cut)), 2)
+			require.NoError(t, k.Restart(t.Context()))
+			again := w.reopen(t)
+			shorter, err := again.log.Ends(t.Context())
+			require.NoError(t, err)
+			require.Less(t, shorter[cut], ends[cut])
+			before := len(w.journal.all())
+			if tt.refill {
+				var more []plan
+				for range ends[cut] - shorter[cut] + 3 {
+					more = append(more, drawPlans([]int32{cut})...)
+				}
+				require.NoError(t, again.createAll(t, more))
+			}
+			if !tt.running {
+				f.startAll(t)
+			}
+			f.requireStopped(t, []int32{cut})
+			require.Len(t, w.journal.all(), before, "no handler begins for the other history")
+			// with the partition that is left alone all goes on
+			others := drawPlans([]int32{whole})
+			seen := again.startWitness(t)
+			require.NoError(t, again.createAll(t, others))
+			require.NoError(t, seen.awaitAll(others))
+			for _, n := range w.journal.all()[before:] {
+				require.Equal(t, whole, ledger.PartitionOf(n.Collection), "no handler begins for the other history")
+			}
+			f.requireNoRaces(t)
+		})
+	}
+}
+
+// runSome starts the fleet and lets it bring a collection of each partition to
+// its end.
+func (w *world) runSome(t *testing.T, f *fleet) {
+	t.Helper()
+	all := make([]int32, partitions)
+	for p := range all {
+		all[p] = int32(p)
+	}
+	plans := drawPlans(all)
+	seen := w.startWitness(t)
+	f.startAll(t)
+	require.NoError(t, w.createAll(t, plans))
+	require.NoError(t, seen.awaitAll(plans))
+}
+
+// drawPlans makes one plain collection for each of some partitions.
+func drawPlans(of []int32) []plan {
+	dice := rand.New(rand.NewPCG(1, 0)) // what they do does not matter here
+	plans := make([]plan, len(of))
+	for i, partition := range of {
+		plans[i] = planFor(dice, newCollectionID(partition))
+	}
+	return plans
+}
+
+// reopen is the same world for a client that knows nothing of the past.
+func (w *world) reopen(t *testing.T) *world {
+	t.Helper()
+	again := *w
+	var err error
+	again.log, err = eventlog.Open(t.Context(), w.config("chaos-again"))
+	require.NoError(t, err)
+	t.Cleanup(again.log.Close)
+	return &again
+}
+
+// requireSnapshots: executors that end well leave snapshots, the witnesses of
+// what they knew.
+func (w *world) requireSnapshots(t *testing.T) {
+	t.Helper()
+	ends, err := w.admin.ListEndOffsets(t.Context(), w.prefix+".snapshots")
+	require.NoError(t, err)
+	require.NoError(t, ends.Error())
+	for _, o := range ends[w.prefix+".snapshots"] {
+		if o.Offset == 0 {
+			t.Skip("executors leave no snapshots yet") // and have no other witness
+		}
+	}
+}
+
+// requireStopped waits until each of the partitions was stopped by some member,
+// because of its history.
+func (f *fleet) requireStopped(t *testing.T, stopped []int32) {
+	t.Helper()
+	var said string
+	require.Eventually(t, func() bool {
+		said = ""
+		for _, m := range f.members {
+			if !m.running() {
+				said += m.lastWords()
+			} else if err := m.ready(); err != nil {
+				said += err.Error() + "\n"
+			}
+		}
+		for _, p := range stopped {
+			if !strings.Contains(said, fmt.Sprintf("partition %d has stopped: ", p)) {
+				return false
+			}
+		}
+		return strings.Contains(said, lossWords)
+	}, patience/2, 50*time.Millisecond, "executors stop the partitions %v", stopped)
+	t.Log(said)
+}
+
+// batchOverhead is what comes before the length of a batch counts, and
+// batchLengthAt where it stands.
+const (
+	batchLengthAt = 8
+	batchOverhead = 12
+)
+
+// cutTail takes the last batches off a partition's only segment, and with them
+// all that could contradict it.
+func cutTail(t *testing.T, dir string, batches int) {
+	t.Helper()
+	segment := filepath.Join(dir, fmt.Sprintf("%020d.log", 0))
+	raw, err := os.ReadFile(segment)
+	require.NoError(t, err)
+	var begins []int
+	for at := 0; at+batchOverhead <= len(raw); {
+		length := int(binary.BigEndian.Uint32(raw[at+batchLengthAt:]))
+		if length == 0 {
+			break // preallocated
+		}
+		begins = append(begins, at)
+		at += batchOverhead + length
+	}
+	require.Greater(t, len(begins), batches)
+	require.NoError(t, os.Truncate(segment, int64(begins[len(begins)-batches])))
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	for _, e := range entries {
+		switch filepath.Ext(e.Name()) {
+		case ".index", ".timeindex", ".txnindex", ".snapshot":
+			require.NoError(t, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	// Without it the broker checks every segment.
+	err = os.Remove(filepath.Join(filepath.Dir(dir), ".kafka_cleanshutdown"))
+	if err != nil {
+		require.ErrorIs(t, err, os.ErrNotExist)
+	}
+}
