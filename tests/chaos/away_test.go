@@ -194,12 +194,23 @@ func (j *judgement) checkFinished() {
 	}
 }
 
-// checkUninterrupted: nobody took anybody's attempt for lost.
+// checkUninterrupted: where no process dies at work, no attempt is taken for lost
+// whose handler ends, and none fails that had none.
 func (j *judgement) checkUninterrupted() {
-	for _, a := range j.audits {
+	returned := make(map[handlerKey]bool)
+	for _, n := range j.notes {
+		returned[handlerKey{ledger.PartitionOf(n.Collection), n.Fence}] = n.Phase != phaseStart
+	}
+	for partition, a := range j.audits {
 		for _, attempt := range a.attempts {
-			if attempt.abandoned {
-				j.broken(attempt.run.collection, "attempt %d was given up (%s), and its handler had finished", attempt.id, attempt.status)
+			switch ended, began := returned[handlerKey{partition, attempt.id}]; {
+			case !attempt.abandoned:
+			case ended:
+				j.broken(attempt.run.collection, "attempt %d was given up (%s), and its handler had ended", attempt.id, attempt.status)
+			case !began && attempt.status == "failed":
+				j.broken(attempt.run.collection, "attempt %d was called interrupted, and its handler never began", attempt.id)
+			case !began:
+				j.counts["attempts superseded that had no handler"]++
 			}
 		}
 	}

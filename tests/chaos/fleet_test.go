@@ -83,6 +83,18 @@ func (f *fleet) startAll(t *testing.T) {
 	for _, m := range f.members {
 		require.NoError(t, m.start())
 	}
+	for i, m := range f.members {
+		require.Eventually(t, m.up, patience, 10*time.Millisecond, "executor %d comes up", i)
+	}
+}
+
+// up reports whether the process listens to signals and answers, or has ended.
+func (m *member) up() bool {
+	conn, err := net.Dial("unix", m.cfg.readySocket())
+	if err == nil {
+		_ = conn.Close()
+	}
+	return err == nil || !m.running()
 }
 
 // stopAll ends all members well.
@@ -163,7 +175,7 @@ func (m *member) lines() []string {
 }
 
 func (m *member) lastWords() string {
-	lines := m.lines()
+	lines := slices.DeleteFunc(m.lines(), func(l string) bool { return strings.Contains(l, `msg="attempt failed"`) })
 	return strings.Join(lines[max(0, len(lines)-40):], "\n")
 }
 
