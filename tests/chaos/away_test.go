@@ -62,10 +62,8 @@ func TestBrokerIsAwayForAWhile(t *testing.T) {
 	}
 	require.Eventually(t, func() bool { return w.journal.running() == 0 }, patience, 10*time.Millisecond, "handlers finish")
 	f.requireUnready(t)
-	if hasOutbox() {
-		f.restartMeanwhile(t)
-		f.requireUnready(t)
-	}
+	f.restartMeanwhile(t)
+	f.requireUnready(t)
 	f.watchWaiting(t, max(outage-time.Since(began), awayShortest))
 	minutes := int(time.Since(began)/time.Minute) + 1
 	for i, m := range f.members {

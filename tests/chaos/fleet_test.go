@@ -51,7 +51,7 @@ func newFleet(t *testing.T, size int, w *world, change func(*workerConfig)) *fle
 	require.NoError(t, err)
 	f := &fleet{mark: uuid.NewString()}
 	f.cfg = workerConfig{
-		Brokers: w.brokers, Prefix: w.prefix, Group: w.group, Journal: w.journal.socket, Mark: f.mark, Slots: 16, GraceMS: 2000,
+		Brokers: w.brokers, Prefix: w.prefix, Journal: w.journal.socket, Mark: f.mark, Slots: 16, GraceMS: 2000,
 	}
 	if change != nil {
 		change(&f.cfg)

@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"syscall"
 	"time"
@@ -24,7 +23,6 @@ import (
 type workerConfig struct {
 	Brokers []string
 	Prefix  string
-	Group   string
 	Journal string // the collector's socket
 	Dir     string // of this member, kept over its restarts
 	Mark    string // of everything this test starts
@@ -53,7 +51,7 @@ func work(ctx context.Context, cfg workerConfig, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	worker := executor.NewWorkerID("default")
+	worker := executor.NewWorkerID()
 	readiness := &readiness{}
 	if err := readiness.serve(cfg.readySocket()); err != nil {
 		return err
@@ -69,12 +67,11 @@ func work(ctx context.Context, cfg workerConfig, logger *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	config := executor.Config{
-		Log: log, Registry: registry, Worker: worker, Group: cfg.Group, Slots: cfg.Slots, Logger: logger,
+	x, err := executor.New(executor.Config{
+		Log: log, Registry: registry, Worker: worker, Slots: cfg.Slots, Logger: logger,
 		Lease: time.Duration(cfg.LeaseMS) * time.Millisecond, ShutdownGrace: time.Duration(cfg.GraceMS) * time.Millisecond,
-	}
-	setOutbox(&config, cfg.outbox())
-	x, err := executor.New(config)
+		OutboxDir: cfg.outbox(),
+	})
 	if err != nil {
 		return err
 	}
@@ -96,19 +93,6 @@ func openPatiently(ctx context.Context, cfg eventlog.Config) (*eventlog.Log, err
 		case <-time.After(500 * time.Millisecond):
 		}
 	}
-}
-
-// setOutbox sets the folder of the on-disk outbox in builds that have one.
-func setOutbox(cfg *executor.Config, dir string) {
-	if f := reflect.ValueOf(cfg).Elem().FieldByName("OutboxDir"); f.IsValid() {
-		f.SetString(dir)
-	}
-}
-
-// hasOutbox reports whether this build's executors have an outbox on disk.
-func hasOutbox() bool {
-	_, ok := reflect.TypeFor[executor.Config]().FieldByName("OutboxDir")
-	return ok
 }
 
 // readiness answers on a socket whether the executor is ready.
