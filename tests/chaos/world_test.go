@@ -166,13 +166,14 @@ func encode(partition int32, e ledger.Event) (ledger.Message, error) {
 
 // A witness folds the ledger while it is written, to tell when runs have ended.
 type witness struct {
-	mu    sync.Mutex
-	ended map[uuid.UUID]ledger.RunChange
+	mu     sync.Mutex
+	ended  map[uuid.UUID]ledger.RunChange
+	owners map[int32]string // workers that hold a claim, by partition
 }
 
 func (w *world) startWitness(t *testing.T) *witness {
 	t.Helper()
-	seen := &witness{ended: make(map[uuid.UUID]ledger.RunChange)}
+	seen := &witness{ended: make(map[uuid.UUID]ledger.RunChange), owners: make(map[int32]string)}
 	from := make(map[int32]eventlog.Start)
 	folds := make(map[int32]*ledger.Partition)
 	for p := range w.log.Info().Partitions {
@@ -216,6 +217,21 @@ func (s *witness) fold(p *ledger.Partition, records []ledger.Record) {
 			}
 		}
 	}
+	delete(s.owners, p.Index())
+	if c, ok := p.Claim(ledger.DefaultQueue); ok && !c.Released {
+		s.owners[p.Index()] = c.Worker
+	}
+}
+
+// settled reports whether every partition has an owner, of so many workers.
+func (s *witness) settled(workers int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	different := make(map[string]bool)
+	for _, w := range s.owners {
+		different[w] = true
+	}
+	return len(s.owners) == partitions && len(different) == workers
 }
 
 // open returns which of the plans have not ended.
