@@ -1,7 +1,6 @@
 package chaos_test
 
 import (
-	"encoding/json"
 	"io/fs"
 	"path/filepath"
 	"syscall"
@@ -91,7 +90,7 @@ func setWork(task *ledger.Task, ms int64) {
 	args := taskArgsOf(task)
 	args.WorkMS = ms
 	task.Type = "work"
-	task.Args, _ = json.Marshal(args)
+	task.Args = args.encode()
 }
 
 // running returns how many handlers have begun and not returned.
@@ -125,7 +124,7 @@ func (f *fleet) restartMeanwhile(t *testing.T) {
 	first, second := f.members[0], f.members[1]
 	require.NoError(t, first.end(syscall.SIGTERM))
 	require.NoError(t, first.proc.Err(), "an executor did not end well:\n%s", first.lastWords())
-	require.NoError(t, first.start())
+	first.restart(t)
 	bytes, since := int64(0), time.Now()
 	require.Eventually(t, func() bool {
 		if now := folderBytes(second.cfg.outbox()); now != bytes {
@@ -134,7 +133,7 @@ func (f *fleet) restartMeanwhile(t *testing.T) {
 		return bytes > 0 && time.Since(since) > 2*time.Second
 	}, patience, 100*time.Millisecond, "outcomes are on disk")
 	require.NoError(t, second.end(syscall.SIGKILL))
-	require.NoError(t, second.start())
+	second.restart(t)
 }
 
 func folderBytes(dir string) (sum int64) {

@@ -47,7 +47,7 @@ type member struct {
 // newFleet makes members that do not run yet. change may be nil.
 func newFleet(t *testing.T, size int, w *world, change func(*workerConfig)) *fleet {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "keten-chaos-")
+	dir, err := os.MkdirTemp("", "keten-chaos-") //nolint:usetesting // a socket's path must be short
 	require.NoError(t, err)
 	f := &fleet{mark: uuid.NewString()}
 	f.cfg = workerConfig{
@@ -83,12 +83,31 @@ func (f *fleet) startAll(t *testing.T) {
 	for _, m := range f.members {
 		require.NoError(t, m.start())
 	}
-	for i, m := range f.members {
-		require.Eventually(t, m.up, patience, 10*time.Millisecond, "executor %d comes up", i)
+	for _, m := range f.members {
+		require.NoError(t, m.waitUp())
 	}
 }
 
-// up reports whether the process listens to signals and answers, or has ended.
+// restart starts a member and waits until it is up.
+func (m *member) restart(t *testing.T) {
+	t.Helper()
+	require.NoError(t, m.start())
+	require.NoError(t, m.waitUp())
+}
+
+// waitUp waits until a process that was started listens to signals and answers,
+// or has ended.
+func (m *member) waitUp() error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); !m.up(); <-tick.C {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("an executor does not come up:\n%s", m.lastWords())
+		}
+	}
+	return nil
+}
+
 func (m *member) up() bool {
 	conn, err := net.Dial("unix", m.cfg.readySocket())
 	if err == nil {

@@ -86,10 +86,7 @@ func TestTopicIsRecreated(t *testing.T) {
 			require.Eventually(t, func() bool { return w.init(t, partitions) == nil }, patience, 100*time.Millisecond, "the topic is made again")
 			again := w.reopen(t)
 			before := len(w.journal.all())
-			all := make([]int32, partitions)
-			for p := range all {
-				all[p] = int32(p)
-			}
+			all := allPartitions()
 			require.NoError(t, again.createAll(t, drawPlans(all)))
 			if !running {
 				f.startAll(t)
@@ -110,86 +107,116 @@ func TestTopicIsGone(t *testing.T) {
 	f.stopAll(t)
 	_, err := w.admin.DeleteTopic(t.Context(), w.prefix+".ledger")
 	require.NoError(t, err)
-	require.NoError(t, f.members[0].start())
+	f.members[0].restart(t)
 	require.Eventually(t, func() bool { return !f.members[0].running() }, patience, 50*time.Millisecond, "it ends")
 	require.Contains(t, f.members[0].lastWords(), eventlog.ErrNotInitialized.Error())
 }
+
+// A tail is one ledger that loses the end of a partition, and its executors.
+type tail struct {
+	name            string
+	running, refill bool // executors run meanwhile; the partition grows again
+	world           *world
+	fleet           *fleet
+	end             int64 // of the partition before
+}
+
+// The partition that is cut, and one that is left alone.
+const (
+	cutPartition   = int32(1)
+	wholePartition = int32(2)
+)
 
 // The end of a partition is cut off while the broker is down, and grows again
 // with other records. Executors that knew more of it, by what they have folded or
 // by a snapshot, start none of its tasks; other partitions go on.
 func TestTailIsCutOff(t *testing.T) {
 	t.Parallel()
-	const cut, whole = int32(1), int32(2)
-	for _, tt := range []struct {
-		name            string // without a comma, which Kafka takes for the end of its folder
-		running, refill bool
-	}{
-		{"while executors run and grows again", true, true},
-		{"while they do not", false, false},
-		{"while they do not and grows again", false, true},
-	} {
-		t.Run(tt.name, func(t *testing.T) { //nolint:paralleltest // each has a broker of its own, one is enough at a time
-			dir := t.TempDir()
-			k := kafkatest.New(t, kafkatest.Config{HeapMB: 256, Dir: dir})
-			w := newWorld(t, k.Brokers(), partitions)
-			// one: another that gets the partition afterwards could not know
-			f := newFleet(t, 1, w, nil)
-			w.runSome(t, f)
-			if !tt.running {
-				f.stopAll(t)
-				w.requireSnapshots(t)
-			}
-			ends, err := w.log.Ends(t.Context())
-			require.NoError(t, err)
-			require.NoError(t, k.Stop())
-			cutTail(t, filepath.Join(dir, "data", fmt.Sprintf("%s.ledger-%d", w.prefix, cut)), 2)
-			require.NoError(t, k.Restart(t.Context()))
-			again := w.reopen(t)
-			shorter, err := again.log.Ends(t.Context())
-			require.NoError(t, err)
-			require.Less(t, shorter[cut], ends[cut])
-			before := len(w.journal.all())
-			if tt.refill {
-				var more []plan
-				for range ends[cut] - shorter[cut] + 3 {
-					more = append(more, drawPlans([]int32{cut})...)
-				}
-				require.NoError(t, again.createAll(t, more))
-			}
-			if !tt.running {
-				f.startAll(t)
-			}
-			f.requireStopped(t, []int32{cut})
-			require.Len(t, w.journal.all(), before, "no handler begins for the other history")
-			// with the partition that is left alone all goes on
-			others := drawPlans([]int32{whole})
-			seen := again.startWitness(t)
-			require.NoError(t, again.createAll(t, others))
-			require.NoError(t, seen.awaitAll(others))
-			for _, n := range w.journal.all()[before:] {
-				require.Equal(t, whole, ledger.PartitionOf(n.Collection), "no handler begins for the other history")
-			}
-			f.requireNoRaces(t)
-		})
+	dir := t.TempDir()
+	k := kafkatest.New(t, kafkatest.Config{HeapMB: 256, Dir: dir})
+	tails := []*tail{
+		{name: "while executors run, and grows again", running: true, refill: true},
+		{name: "while they do not"},
+		{name: "while they do not, and grows again", refill: true},
 	}
+	for _, c := range tails {
+		c.prepare(t, k.Brokers())
+	}
+	require.NoError(t, k.Stop())
+	for _, c := range tails {
+		cutTail(t, filepath.Join(dir, "data", fmt.Sprintf("%s.ledger-%d", c.world.prefix, cutPartition)), 2)
+	}
+	require.NoError(t, k.Restart(t.Context()))
+	for _, c := range tails {
+		t.Log(c.name)
+		c.check(t)
+	}
+}
+
+// prepare makes the ledger and brings a collection in each partition to its end.
+func (c *tail) prepare(t *testing.T, brokers []string) {
+	t.Helper()
+	c.world = newWorld(t, brokers, partitions)
+	// one: another that gets the partition afterwards could not know
+	c.fleet = newFleet(t, 1, c.world, nil)
+	c.world.runSome(t, c.fleet)
+	if !c.running {
+		c.fleet.stopAll(t)
+		c.world.requireSnapshots(t)
+	}
+	ends, err := c.world.log.Ends(t.Context())
+	require.NoError(t, err)
+	c.end = ends[cutPartition]
+}
+
+func (c *tail) check(t *testing.T) {
+	t.Helper()
+	w := c.world.reopen(t)
+	shorter, err := w.log.Ends(t.Context())
+	require.NoError(t, err)
+	require.Less(t, shorter[cutPartition], c.end)
+	before := len(w.journal.all())
+	if c.refill {
+		var more []plan
+		for range c.end - shorter[cutPartition] + 3 {
+			more = append(more, drawPlans([]int32{cutPartition})...)
+		}
+		require.NoError(t, w.createAll(t, more))
+	}
+	if !c.running {
+		c.fleet.startAll(t)
+	}
+	c.fleet.requireStopped(t, []int32{cutPartition})
+	require.Len(t, w.journal.all(), before, "no handler begins for the other history")
+	others := drawPlans([]int32{wholePartition})
+	seen := w.startWitness(t)
+	require.NoError(t, w.createAll(t, others))
+	require.NoError(t, seen.awaitAll(others))
+	for _, n := range w.journal.all()[before:] {
+		require.Equal(t, wholePartition, ledger.PartitionOf(n.Collection), "no handler begins for the other history")
+	}
+	c.fleet.requireNoRaces(t)
 }
 
 // runSome starts the fleet and lets it bring a collection of each partition to
 // its end.
 func (w *world) runSome(t *testing.T, f *fleet) {
 	t.Helper()
-	all := make([]int32, partitions)
-	for p := range all {
-		all[p] = int32(p)
-	}
-	plans := drawPlans(all)
+	plans := drawPlans(allPartitions())
 	seen := w.startWitness(t)
 	f.startAll(t)
 	// Whoever had a partition for a moment only knows little of it.
 	require.Eventually(t, func() bool { return seen.settled(len(f.members)) }, patience, 50*time.Millisecond, "all partitions are owned")
 	require.NoError(t, w.createAll(t, plans))
 	require.NoError(t, seen.awaitAll(plans))
+}
+
+func allPartitions() []int32 {
+	all := make([]int32, partitions)
+	for p := range all {
+		all[p] = int32(p)
+	}
+	return all
 }
 
 // drawPlans makes one plain collection for each of some partitions.
@@ -231,14 +258,7 @@ func (f *fleet) requireStopped(t *testing.T, stopped []int32) {
 	t.Helper()
 	var said string
 	require.Eventually(t, func() bool {
-		said = ""
-		for _, m := range f.members {
-			if !m.running() {
-				said += m.lastWords()
-			} else if err := m.ready(); err != nil {
-				said += err.Error() + "\n"
-			}
-		}
+		said = f.complaints()
 		for _, p := range stopped {
 			if !strings.Contains(said, fmt.Sprintf("partition %d has stopped: ", p)) {
 				return false
@@ -249,7 +269,17 @@ func (f *fleet) requireStopped(t *testing.T, stopped []int32) {
 	t.Log(said)
 }
 
-// batchOverhead is what comes before the length of a batch counts, and
+// complaints is why members are not ready.
+func (f *fleet) complaints() string {
+	var said strings.Builder
+	for _, m := range f.members {
+		if err := m.ready(); err != nil {
+			said.WriteString(err.Error() + "\n")
+		}
+	}
+	return said.String()
+}
+
 // batchLengthAt where it stands.
 const (
 	batchLengthAt = 8

@@ -3,9 +3,7 @@ package chaos_test
 import (
 	"bufio"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -60,7 +58,7 @@ type journal struct {
 
 func startJournal(t *testing.T) *journal {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "keten-chaos-") // a socket's path must be short
+	dir, err := os.MkdirTemp("", "keten-chaos-") //nolint:usetesting // a socket's path must be short
 	require.NoError(t, err)
 	j := &journal{socket: filepath.Join(dir, "journal")}
 	l, err := net.Listen("unix", j.socket)
@@ -136,19 +134,22 @@ func dialJournal(socket string) (*notes, error) {
 // write returns when the note was taken. Without a journal a worker must not do
 // anything: it ends.
 func (n *notes) write(e note) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	b, err := json.Marshal(e)
-	if err == nil {
-		_, err = n.conn.Write(b)
-	}
-	if err == nil {
-		_, err = n.acks.ReadByte()
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err := n.send(e); err != nil {
 		fmt.Fprintln(os.Stderr, "journal is gone:", err)
-	}
-	if err != nil {
 		os.Exit(3)
 	}
+}
+
+func (n *notes) send(e note) error {
+	b, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, err := n.conn.Write(b); err != nil {
+		return err
+	}
+	_, err = n.acks.ReadByte()
+	return err
 }

@@ -1,8 +1,10 @@
 package chaos_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -25,34 +27,45 @@ const (
 	mostPaused = 2
 )
 
+// A faultKind says what is done to a member.
+type faultKind int
+
+const (
+	faultKill  faultKind = iota // kill -9, and a new start later
+	faultPause                  // SIGSTOP for longer than the session
+	faultStop                   // a good end, and a new start later
+)
+
 // A fault is one thing done to a member, planned by the seed, with a wave of load
 // in front of it: what it hits is at work.
 type fault struct {
 	after time.Duration // since the one before
 	lead  time.Duration // how long before it the wave is created
-	pause time.Duration // 0: kill -9
+	kind  faultKind
 	rank  int           // which of the members that run
-	down  time.Duration // until it is started again
+	down  time.Duration // until it goes on or is started again
 }
 
-func drawFaults(dice *rand.Rand, kills, pauses int) []fault {
-	faults := make([]fault, kills+pauses)
+func drawFaults(dice *rand.Rand, kills, pauses, stops int) []fault {
+	faults := make([]fault, kills+pauses+stops)
 	for i := range faults {
-		faults[i] = fault{
+		x := fault{
 			after: between(dice, 500*time.Millisecond, 4*time.Second), lead: between(dice, 0, time.Second),
 			rank: dice.IntN(members), down: between(dice, 0, 3*time.Second),
 		}
-		if i >= kills {
-			faults[i].pause = between(dice, shortestPause, longestPause)
+		switch {
+		case i < pauses:
+			x.kind, x.down = faultPause, between(dice, shortestPause, longestPause)
+		case i < pauses+stops:
+			x.kind = faultStop
 		}
+		faults[i] = x
 	}
-	dice.Shuffle(len(faults), func(i, k int) {
-		faults[i].pause, faults[k].pause = faults[k].pause, faults[i].pause
-	})
+	dice.Shuffle(len(faults), func(i, k int) { faults[i], faults[k] = faults[k], faults[i] })
 	return faults
 }
 
-// Executors are killed and paused while they work. Everything ends, nothing
+// Executors are killed, paused and restarted while they work. Everything ends, nothing
 // counts twice, what may run once runs once, and nobody is left behind.
 func TestExecutorsAreKilledAndPaused(t *testing.T) {
 	t.Parallel()
@@ -62,12 +75,12 @@ func TestExecutorsAreKilledAndPaused(t *testing.T) {
 	for i := range plans {
 		plans[i] = drawPlan(dice, partitions)
 	}
-	faults := drawFaults(dice, scaled(60), scaled(20))
+	faults := drawFaults(dice, scaled(60), scaled(20), scaled(20))
 	f := newFleet(t, members, w, nil)
 	seen := w.startWitness(t)
 	f.startAll(t)
 
-	n := &nemesis{t: t, fleet: f, busy: make([]bool, members), wave: func(i int) {
+	n := &nemesis{t: t, fleet: f, busy: make([]bool, members), fired: make(map[faultKind]int), wave: func(i int) {
 		part := plans[i*len(plans)/len(faults) : (i+1)*len(plans)/len(faults)]
 		require.NoError(t, w.createAll(t, part))
 	}}
@@ -81,26 +94,25 @@ func TestExecutorsAreKilledAndPaused(t *testing.T) {
 	j := w.judge(t, plans)
 	j.checkLeftBehind(f.mark)
 	j.require(t)
-	require.Equal(t, scaled(60), n.kills, "kills that fired")
-	require.Equal(t, scaled(20), n.pauses, "pauses that fired and were longer than the session timeout")
-	require.GreaterOrEqual(t, began, len(plans)*tasksPerCollection*8/10, "handlers that began before the last fault was over")
-	require.GreaterOrEqual(t, j.lost(), scaled(60), "attempts that were lost to a fault")
+	require.Equal(t, map[faultKind]int{faultKill: scaled(60), faultPause: scaled(20), faultStop: scaled(20)}, n.fired, "faults that came true")
+	require.GreaterOrEqual(t, began, len(plans)*tasksPerCollection/2, "handlers that began before the last fault was over")
+	require.GreaterOrEqual(t, j.lost(), scaled(60)/2, "attempts that were lost to a fault")
 }
 
 // A nemesis does faults and counts those that came true.
 type nemesis struct {
-	t             *testing.T
-	fleet         *fleet
-	busy          []bool // members that are paused or down
-	wave          func(fault int)
-	kills, pauses int
+	t     *testing.T
+	fleet *fleet
+	busy  []bool // members to which something is being done
+	wave  func(fault int)
+	fired map[faultKind]int
 }
 
 // done is the end of a fault: the member is well again.
 type done struct {
 	member int
-	err    error
-	paused bool // for longer than the session timeout
+	kind   faultKind
+	err    error // it did not come true
 }
 
 // run does the faults one after the other; their ends overlap.
@@ -110,29 +122,29 @@ func (n *nemesis) run(faults []fault) {
 	heal := func(d done) {
 		require.NoError(n.t, d.err)
 		n.busy[d.member] = false
+		n.fired[d.kind]++
 		under--
-		if d.paused {
+		if d.kind == faultPause {
 			paused--
-			n.pauses++
 		}
 	}
 	for k, x := range faults {
 		n.idle(x.after, ends, heal)
 		n.wave(k)
 		n.idle(x.lead, ends, heal)
-		for n.free() == nil || x.pause > 0 && paused == mostPaused {
+		for n.free() == nil || x.kind == faultPause && paused == mostPaused {
 			heal(<-ends)
 		}
 		free := n.free()
 		i := free[x.rank%len(free)]
+		m := n.fleet.members[i]
+		require.True(n.t, m.running(), "executor %d has ended by itself:\n%s", i, m.lastWords())
 		n.busy[i] = true
 		under++
-		if x.pause > 0 {
+		if x.kind == faultPause {
 			paused++
-			n.pause(i, x.pause, ends)
-		} else {
-			n.kill(i, x.down, ends)
 		}
+		go func() { ends <- done{member: i, kind: x.kind, err: m.suffer(x)} }()
 	}
 	for under > 0 {
 		heal(<-ends)
@@ -161,30 +173,43 @@ func (n *nemesis) free() (free []int) {
 	return free
 }
 
-// kill is kill -9 and, later, a new start.
-func (n *nemesis) kill(i int, down time.Duration, ends chan<- done) {
-	m := n.fleet.members[i]
-	require.True(n.t, m.running(), "executor %d has ended by itself:\n%s", i, m.lastWords())
-	require.NoError(n.t, m.end(syscall.SIGKILL))
-	require.ErrorContains(n.t, m.proc.Err(), "killed")
-	n.kills++
-	time.AfterFunc(down, func() { ends <- done{member: i, err: m.start()} })
+// suffer lets a fault happen and returns when the member is well again. The
+// error says why it did not come true.
+func (m *member) suffer(x fault) error {
+	switch x.kind {
+	case faultPause:
+		return m.pause(x.down)
+	case faultStop:
+		if err := m.end(syscall.SIGTERM); err != nil {
+			return err
+		}
+		if err := m.proc.Err(); err != nil {
+			return fmt.Errorf("an executor did not end well: %w\n%s", err, m.lastWords())
+		}
+	case faultKill:
+		if err := m.end(syscall.SIGKILL); err != nil {
+			return err
+		}
+		if err := m.proc.Err(); err == nil || !strings.Contains(err.Error(), "killed") {
+			return fmt.Errorf("an executor ended before it was killed: %w", err)
+		}
+	}
+	<-time.After(x.down)
+	if err := m.start(); err != nil {
+		return err
+	}
+	return m.waitUp()
 }
 
 // pause stops a member for longer than its session lasts.
-func (n *nemesis) pause(i int, length time.Duration, ends chan<- done) {
-	m := n.fleet.members[i]
-	require.NoError(n.t, m.proc.Signal(syscall.SIGSTOP))
-	began := time.Now()
-	time.AfterFunc(length, func() {
-		stat, err := readStat(m.proc.PID())
-		if err == nil && stat.state != 'T' {
-			err = fmt.Errorf("process %d is in state %c instead of being paused", m.proc.PID(), stat.state)
-		}
-		lasted := time.Since(began)
-		if err == nil {
-			err = m.proc.Signal(syscall.SIGCONT)
-		}
-		ends <- done{member: i, err: err, paused: lasted > sessionTimeout}
-	})
+func (m *member) pause(length time.Duration) error {
+	if err := m.proc.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	<-time.After(length)
+	stat, err := readStat(m.proc.PID())
+	if err == nil && stat.state != 'T' {
+		err = fmt.Errorf("process %d is in state %c instead of being paused", m.proc.PID(), stat.state)
+	}
+	return errors.Join(err, m.proc.Signal(syscall.SIGCONT))
 }

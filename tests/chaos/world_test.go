@@ -70,6 +70,14 @@ type plan struct {
 	tasks []ledger.Task
 }
 
+func (a taskArgs) encode() json.RawMessage {
+	b, err := json.Marshal(a)
+	if err != nil {
+		panic(err) // numbers and booleans can be encoded
+	}
+	return b
+}
+
 // taskArgsOf reads back what a task was asked to do.
 func taskArgsOf(task *ledger.Task) taskArgs {
 	var args taskArgs
@@ -108,7 +116,7 @@ func planFor(dice *rand.Rand, id uuid.UUID) plan {
 		case n < 60:
 			args.Refuse = true
 		}
-		task.Args, _ = json.Marshal(args)
+		task.Args = args.encode()
 		p.tasks = append(p.tasks, task)
 	}
 	return p
