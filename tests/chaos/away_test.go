@@ -3,7 +3,6 @@ package chaos_test
 import (
 	"io/fs"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
@@ -122,8 +121,7 @@ func (f *fleet) requireUnready(t *testing.T) {
 func (f *fleet) restartMeanwhile(t *testing.T) {
 	t.Helper()
 	first, second := f.members[0], f.members[1]
-	require.NoError(t, first.end(syscall.SIGTERM))
-	require.NoError(t, first.proc.Err(), "an executor did not end well:\n%s", first.lastWords())
+	require.NoError(t, first.stop())
 	first.restart(t)
 	bytes, since := int64(0), time.Now()
 	require.Eventually(t, func() bool {
@@ -132,7 +130,7 @@ func (f *fleet) restartMeanwhile(t *testing.T) {
 		}
 		return bytes > 0 && time.Since(since) > 2*time.Second
 	}, patience, 100*time.Millisecond, "outcomes are on disk")
-	require.NoError(t, second.end(syscall.SIGKILL))
+	require.NoError(t, second.kill())
 	second.restart(t)
 }
 

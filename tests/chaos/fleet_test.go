@@ -20,6 +20,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/keten-ledger/keten/internal/devstack/child"
 )
@@ -66,7 +67,7 @@ func newFleet(t *testing.T, size int, w *world, change func(*workerConfig)) *fle
 	t.Cleanup(func() {
 		for _, m := range f.members {
 			if m.running() {
-				require.NoError(t, m.end(syscall.SIGKILL))
+				require.NoError(t, m.kill())
 			}
 			if t.Failed() {
 				t.Logf("end of the log of executor %s:\n%s", filepath.Base(m.cfg.Dir), m.lastWords())
@@ -119,15 +120,11 @@ func (m *member) up() bool {
 // stopAll ends all members well.
 func (f *fleet) stopAll(t *testing.T) {
 	t.Helper()
+	var all errgroup.Group
 	for _, m := range f.members {
-		if m.running() {
-			require.NoError(t, m.proc.Signal(syscall.SIGTERM))
-		}
+		all.Go(m.stop)
 	}
-	for _, m := range f.members {
-		require.NoError(t, m.end(syscall.SIGTERM))
-		require.NoError(t, m.proc.Err(), "an executor did not end well:\n%s", m.lastWords())
-	}
+	require.NoError(t, all.Wait())
 }
 
 func (m *member) start() error {
@@ -157,10 +154,35 @@ func (m *member) running() bool {
 	}
 }
 
-// end ends the process, at the latest with kill -9.
-func (m *member) end(sig syscall.Signal) error {
-	err := m.proc.Stop(context.Background(), child.Step{Signal: sig, Wait: patience / 2}, child.Step{Signal: syscall.SIGKILL, Wait: patience})
+// endWithin is how long an executor of these tests may take to end well: grace,
+// the wait for handlers that were interrupted, and some for a busy machine.
+const endWithin = 45 * time.Second
+
+// stop ends the process well. The error shows where it hung, if it did.
+func (m *member) stop() error {
+	err := m.proc.Stop(context.Background(), child.Step{Signal: syscall.SIGTERM, Wait: endWithin},
+		child.Step{Signal: syscall.SIGQUIT, Wait: patience}, child.Step{Signal: syscall.SIGKILL, Wait: patience})
+	err = errors.Join(err, m.proc.Err(), m.log.Close())
+	if err != nil {
+		return fmt.Errorf("an executor did not end well: %w\n%s", err, m.dump())
+	}
+	return nil
+}
+
+// kill is kill -9.
+func (m *member) kill() error {
+	err := m.proc.Stop(context.Background(), child.Step{Signal: syscall.SIGKILL, Wait: patience})
 	return errors.Join(err, m.log.Close())
+}
+
+// dump is where the goroutines of a process stood that was asked with SIGQUIT,
+// or else its last words.
+func (m *member) dump() string {
+	lines := m.lines()
+	if at := slices.Index(lines, "SIGQUIT: quit"); at >= 0 {
+		return strings.Join(lines[max(0, at-20):], "\n")
+	}
+	return m.lastWords()
 }
 
 // ready asks the process whether it is ready; the error is its answer.

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -60,7 +59,7 @@ func TestConsumerGroupIsDeletedWhileTheFleetIsDown(t *testing.T) {
 func (f *fleet) killAll(t *testing.T) {
 	t.Helper()
 	for _, m := range f.members {
-		require.NoError(t, m.end(syscall.SIGKILL))
+		require.NoError(t, m.kill())
 	}
 }
 

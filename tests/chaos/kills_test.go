@@ -180,14 +180,11 @@ func (m *member) suffer(x fault) error {
 	case faultPause:
 		return m.pause(x.down)
 	case faultStop:
-		if err := m.end(syscall.SIGTERM); err != nil {
+		if err := m.stop(); err != nil {
 			return err
 		}
-		if err := m.proc.Err(); err != nil {
-			return fmt.Errorf("an executor did not end well: %w\n%s", err, m.lastWords())
-		}
 	case faultKill:
-		if err := m.end(syscall.SIGKILL); err != nil {
+		if err := m.kill(); err != nil {
 			return err
 		}
 		if err := m.proc.Err(); err == nil || !strings.Contains(err.Error(), "killed") {
