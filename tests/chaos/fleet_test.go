@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -285,6 +286,14 @@ func marked(mark string) map[int]string {
 			found[pid] = strings.TrimSpace(string(bytes.ReplaceAll(cmd, []byte{0}, []byte{' '})))
 		}
 	}
+	return found
+}
+
+// commands returns what handlers have started and is still there. Executors and
+// their supervisors are this binary.
+func (f *fleet) commands() map[int]string {
+	found := marked(f.mark)
+	maps.DeleteFunc(found, func(_ int, cmd string) bool { return strings.HasPrefix(cmd, os.Args[0]) })
 	return found
 }
 

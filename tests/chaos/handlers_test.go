@@ -130,7 +130,7 @@ func TestHandlersMisbehave(t *testing.T) {
 		require.NoError(t, m.ready())
 	}
 	// what handlers leave behind goes with them, not with the executor
-	require.Eventually(t, func() bool { return len(marked(f.mark)) == len(f.members) }, goneWithin, 100*time.Millisecond)
+	require.Eventually(t, func() bool { return len(f.commands()) == 0 }, goneWithin, 100*time.Millisecond, "commands are left behind")
 	f.stopAll(t)
 	f.requireNoRaces(t)
 	j := w.judge(t, plans)

@@ -46,6 +46,10 @@ type fault struct {
 	down  time.Duration // until it goes on or is started again
 }
 
+func (x fault) String() string {
+	return fmt.Sprintf("%s for %s", [...]string{faultKill: "kill -9", faultPause: "pause", faultStop: "stop"}[x.kind], x.down)
+}
+
 func drawFaults(dice *rand.Rand, kills, pauses, stops int) []fault {
 	faults := make([]fault, kills+pauses+stops)
 	for i := range faults {
@@ -86,7 +90,7 @@ func TestExecutorsAreKilledAndPaused(t *testing.T) {
 	}}
 	n.run(faults)
 	began, ended := w.journal.count(phaseStart), len(plans)-len(seen.open(plans))
-	t.Logf("at the last fault %d handlers had begun and %d of %d collections had ended", began, ended, len(plans))
+	t.Logf("after the last fault %d handlers had begun and %d of %d collections had ended", began, ended, len(plans))
 	require.NoError(t, seen.awaitAll(plans))
 
 	f.stopAll(t)
@@ -140,6 +144,7 @@ func (n *nemesis) run(faults []fault) {
 		m := n.fleet.members[i]
 		require.True(n.t, m.running(), "executor %d has ended by itself:\n%s", i, m.lastWords())
 		n.busy[i] = true
+		n.t.Logf("%s executor %d (pid %d): %s", time.Now().Format(clock), i, m.proc.PID(), x)
 		under++
 		if x.kind == faultPause {
 			paused++

@@ -8,6 +8,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/keten-ledger/keten/executor/handlers"
 )
 
 var (
@@ -19,6 +21,9 @@ var (
 const envWorker = "KETEN_CHAOS_WORKER"
 
 func TestMain(m *testing.M) {
+	if code, ok := handlers.Supervise(); ok {
+		os.Exit(code)
+	}
 	config := os.Getenv(envWorker)
 	if config == "" {
 		os.Exit(m.Run())
