@@ -40,7 +40,8 @@ type Config struct {
 	// Brokers are the bootstrap addresses, host:port. Required.
 	Brokers []string
 	// Prefix names the ledger: its topic is <prefix>.ledger, with snapshots in
-	// <prefix>.snapshots. Empty means DefaultPrefix.
+	// <prefix>.snapshots and the tasks' output in <prefix>.output. Empty means
+	// DefaultPrefix.
 	Prefix string
 	// ClientID is the name under which the brokers and [Reader.Members] know
 	// this process. Empty means the prefix.
@@ -90,6 +91,9 @@ func (c *Config) topic() string { return c.Prefix + ".ledger" }
 
 // snapshotsTopic is the name of the topic of the snapshots.
 func (c *Config) snapshotsTopic() string { return c.Prefix + ".snapshots" }
+
+// outputTopic is the name of the topic of the tasks' output.
+func (c *Config) outputTopic() string { return c.Prefix + ".output" }
 
 // options are those of every client of this package.
 func (c *Config) options(watch *brokerWatch, logger *kafkaLog) []kgo.Opt {

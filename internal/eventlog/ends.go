@@ -82,18 +82,23 @@ func (l *Log) Ends(ctx context.Context) (map[int32]int64, error) {
 	return all, nil
 }
 
-// listOffsets asks for one kind of offset of all partitions, again as long as
-// brokers are electing leaders.
+// listOffsets is listOffsetsOf for the ledger's topic.
 func (l *Log) listOffsets(ctx context.Context, list func(context.Context, ...string) (kadm.ListedOffsets, error)) (map[int32]int64, error) {
+	return l.listOffsetsOf(ctx, l.topic, list)
+}
+
+// listOffsetsOf asks for one kind of offset of all partitions of a topic, again
+// as long as brokers are electing leaders.
+func (l *Log) listOffsetsOf(ctx context.Context, topic string, list func(context.Context, ...string) (kadm.ListedOffsets, error)) (map[int32]int64, error) {
 	var offsets map[int32]int64
 	err := l.retry(ctx, func() error {
-		listed, err := list(ctx, l.topic)
+		listed, err := list(ctx, topic)
 		if err != nil {
 			return err
 		}
 		offsets = make(map[int32]int64, l.info.Partitions)
 		for partition := range l.info.Partitions {
-			o, ok := listed.Lookup(l.topic, partition)
+			o, ok := listed.Lookup(topic, partition)
 			switch {
 			case !ok:
 				return fmt.Errorf("partition %d: %w", partition, errNoAnswer)

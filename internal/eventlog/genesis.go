@@ -92,7 +92,7 @@ func (l *Log) init(ctx context.Context, cfg InitConfig) error {
 			strconv.FormatInt(cfg.Window, 10) + " as asked for: the window of a ledger never changes",
 		}
 	}
-	return l.preflightSnapshots(ctx, t)
+	return l.preflightBeside(ctx, t)
 }
 
 // ensureTopic describes the topic, created before when it was missing.

@@ -42,6 +42,7 @@ type Log struct {
 	topic          string
 	topicID        uuid.UUID
 	snapshotsTopic string
+	outputTopic    string
 	info           Info
 	client         *kgo.Client // appends and requests; readers have their own
 	admin          *kadm.Client
@@ -54,6 +55,7 @@ type Log struct {
 	readSlots      chan struct{} // holds a token per snapshot that is being read
 	writeSlots     chan struct{} // holds a token per snapshot that is being written
 	opened         atomic.Bool   // whether Open succeeded
+	output         outputWriter
 
 	mu   sync.Mutex
 	lost map[int32]bool // partitions whose acknowledged records were found missing
@@ -91,7 +93,7 @@ func newLog(ctx context.Context, cfg Config) (*Log, error) {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	l := &Log{
-		cfg: cfg, topic: cfg.topic(), snapshotsTopic: cfg.snapshotsTopic(), metrics: m, watch: newBrokerWatch(cfg.Logger),
+		cfg: cfg, topic: cfg.topic(), snapshotsTopic: cfg.snapshotsTopic(), outputTopic: cfg.outputTopic(), metrics: m, watch: newBrokerWatch(cfg.Logger),
 		library: newKafkaLog(cfg.Logger), ends: newEnds(), places: newPlaces(), decompressor: kgo.DefaultDecompressor(),
 		readSlots: make(chan struct{}, snapshotsAtOnce), writeSlots: make(chan struct{}, snapshotsAtOnce),
 		lost: make(map[int32]bool),
@@ -165,7 +167,7 @@ func (l *Log) open(ctx context.Context) error {
 	if err := l.adopt(opened); err != nil {
 		return err
 	}
-	return l.preflightSnapshots(ctx, t)
+	return l.preflightBeside(ctx, t)
 }
 
 // explain adds to an error of opening that the brokers are to blame, when they
@@ -240,6 +242,7 @@ func (l *Log) ready(ctx context.Context) error {
 // Close waits up to 5 s for the records on their way, then gives up on them:
 // their callbacks get [ErrOutcomeUnknown]. Close the readers first.
 func (l *Log) Close() {
+	l.output.close()
 	ctx, cancel := context.WithTimeout(l.client.Context(), closeTimeout)
 	defer cancel()
 	if err := l.client.Flush(ctx); err != nil {

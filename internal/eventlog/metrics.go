@@ -18,6 +18,9 @@ type metrics struct {
 	acknowledged, unknown, overloaded prometheus.Counter
 
 	snapshots snapshotMetrics
+
+	output                         *prometheus.CounterVec
+	outputDelivered, outputDropped prometheus.Counter
 }
 
 // snapshotMetrics count what became of snapshots.
@@ -45,10 +48,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Help: "Times that history was found lost, replaced or corrupt, by partition and by who noticed.",
 		}, []string{"partition", "by"}),
 		snapshots: newSnapshotMetrics(),
+		output: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "keten_output_records_total",
+			Help: "Records of tasks' progress and log lines, by result: delivered, or dropped because the brokers did not take them in time.",
+		}, []string{"result"}),
 	}
 	if reg != nil {
 		err := errors.Join(register(reg, &m.appends), register(reg, &m.duration), register(reg, &m.loss),
-			register(reg, &m.snapshots.ended), register(reg, &m.snapshots.bytes))
+			register(reg, &m.snapshots.ended), register(reg, &m.snapshots.bytes), register(reg, &m.output))
 		if err != nil {
 			return nil, err
 		}
@@ -57,6 +64,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m.unknown = m.appends.WithLabelValues("unknown")
 	m.overloaded = m.appends.WithLabelValues("overloaded")
 	m.snapshots.lookUp()
+	m.outputDelivered = m.output.WithLabelValues("delivered")
+	m.outputDropped = m.output.WithLabelValues("dropped")
 	return m, nil
 }
 

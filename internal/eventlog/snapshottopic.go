@@ -2,11 +2,8 @@ package eventlog
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
-
-	"github.com/twmb/franz-go/pkg/kerr"
 )
 
 const (
@@ -28,7 +25,7 @@ func snapshotSettings() []setting {
 
 // preflightSnapshots checks the topic of the snapshots and makes it when it is
 // missing: a ledger of an earlier build has none, and an operator may delete it
-// at any time. It comes last, when the ledger is known to be what it must be.
+// at any time.
 // The error joins a *PreflightError for each finding.
 func (l *Log) preflightSnapshots(ctx context.Context, ledgerTopic *topicState) error {
 	t, err := l.ensureSnapshots(ctx, ledgerTopic)
@@ -43,59 +40,21 @@ func (l *Log) preflightSnapshots(ctx context.Context, ledgerTopic *topicState) e
 	if !l.cfg.AllowSingleReplica {
 		found = append(found, checkReplication(t, settings)...)
 	}
-	for _, err := range found {
-		if bad, ok := errors.AsType[*PreflightError](err); ok {
-			bad.Setting += " of topic " + t.name
-		}
-	}
-	return errors.Join(found...)
+	return ofTopic(t.name, found)
 }
 
 // ensureSnapshots describes the topic of the snapshots, created before when it
-// was missing, like the ledger's topic in partitions and replicas.
+// was missing.
 func (l *Log) ensureSnapshots(ctx context.Context, ledgerTopic *topicState) (*topicState, error) {
-	t, err := l.awaitTopic(ctx, l.snapshotsTopic, false)
-	if errors.Is(err, ErrNotInitialized) {
-		if err := l.createSnapshots(ctx, ledgerTopic); err != nil {
-			return nil, err
-		}
-		t, err = l.awaitTopic(ctx, l.snapshotsTopic, true)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("find topic %s: %w", l.snapshotsTopic, err)
-	}
-	if t.count() != ledgerTopic.count() {
-		return nil, &PreflightError{
-			"partition count of topic " + t.name, strconv.Itoa(int(t.count())),
-			strconv.Itoa(int(ledgerTopic.count())) + " as the ledger's; delete the topic, and it is made again",
-		}
-	}
-	return t, nil
-}
-
-func (l *Log) createSnapshots(ctx context.Context, ledgerTopic *topicState) error {
-	err := l.retry(ctx, func() error {
-		return l.createTopic(ctx, l.snapshotsTopic, ledgerTopic.count(), int16(ledgerTopic.replicas()), map[string]*string{ //nolint:gosec // far fewer replicas
-			"cleanup.policy":    new("compact"),
-			"segment.bytes":     new(strconv.Itoa(snapshotSegmentBytes)),
-			"max.message.bytes": new(strconv.Itoa(snapshotMessageBytes)),
-		})
+	return l.ensureBeside(ctx, ledgerTopic, l.snapshotsTopic, map[string]*string{
+		"cleanup.policy":    new("compact"),
+		"segment.bytes":     new(strconv.Itoa(snapshotSegmentBytes)),
+		"max.message.bytes": new(strconv.Itoa(snapshotMessageBytes)),
 	})
-	if refused, ok := errors.AsType[*kerr.Error](err); ok && !refused.Retriable {
-		return &PreflightError{"topic " + l.snapshotsTopic, "missing", "there; creating it failed: " + err.Error()}
-	}
-	return err
 }
 
 // remakeSnapshots makes the topic of the snapshots again when somebody deleted
 // it while the ledger is open.
 func (l *Log) remakeSnapshots(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, openTimeout)
-	defer cancel()
-	t, err := l.describe(ctx, l.topic)
-	if err != nil {
-		return err
-	}
-	_, err = l.ensureSnapshots(ctx, t)
-	return err
+	return l.remake(ctx, l.ensureSnapshots)
 }

@@ -140,9 +140,11 @@ func (l *Log) retry(ctx context.Context, f func() error) error {
 }
 
 // createTopic creates a topic with the settings that preflight asks for: those
-// in configs, to which it adds what both topics have.
+// in configs, to which it adds what all topics have.
 func (l *Log) createTopic(ctx context.Context, topic string, partitions int32, replicas int16, configs map[string]*string) error {
-	configs["retention.ms"] = new("-1")
+	if configs["retention.ms"] == nil {
+		configs["retention.ms"] = new("-1")
+	}
 	configs["retention.bytes"] = new("-1")
 	configs["message.timestamp.type"] = new("LogAppendTime")
 	configs["min.insync.replicas"] = new(strconv.Itoa(max(1, min(int(replicas)-1, safeInSync))))

@@ -69,6 +69,12 @@ func Exercise(t *testing.T, brokers []string) {
 		{"SnapshotsTopicIsCreated", s.snapshotsTopicIsCreated},
 		{"SnapshotsTopicIsMadeAgain", s.snapshotsTopicIsMadeAgain},
 		{"PreflightChecksTheSnapshotsTopic", s.preflightChecksTheSnapshotsTopic},
+		{"OutputTopicIsCreated", s.outputTopicIsCreated},
+		{"PreflightChecksTheOutputTopic", s.preflightChecksTheOutputTopic},
+		{"OutputComesBack", s.outputComesBack},
+		{"OutputIsReadFromWhereThereIsSome", s.outputIsReadFromWhereThereIsSome},
+		{"OutputOutlivesItsTopic", s.outputOutlivesItsTopic},
+		{"OutputIsDroppedBeyondItsBounds", s.outputIsDroppedBeyondItsBounds},
 		{"SnapshotComesBack", s.snapshotComesBack},
 		{"ManyResumeAtOnce", s.manyResumeAtOnce},
 		{"SnapshotIsSkippedWhenRecent", s.snapshotIsSkippedWhenRecent},
@@ -108,7 +114,7 @@ func (s *suite) config(t *testing.T) eventlog.Config {
 		require.NoError(t, err)
 		defer client.Close()
 		// What remains after a failed deletion are unused topics.
-		_, _ = kadm.NewClient(client).DeleteTopics(ctx, topic(cfg), snapshotsTopic(cfg))
+		_, _ = kadm.NewClient(client).DeleteTopics(ctx, topic(cfg), snapshotsTopic(cfg), outputTopic(cfg))
 	})
 	return cfg
 }
