@@ -16,6 +16,10 @@ import (
 // DefaultSchema is the schema of the live projection.
 const DefaultSchema = "keten"
 
+// outputSuffix makes the name of the schema of the tasks' output, which is no
+// part of the projection.
+const outputSuffix = "_output"
+
 // connectTimeout bounds one attempt to connect, so that a server that does not
 // answer is reported instead of waited for.
 const connectTimeout = 5 * time.Second
@@ -30,6 +34,10 @@ var (
 	ErrConflict = errors.New("the checkpoint was moved by another projector")
 	// ErrBehind: the projection did not reach the position that was waited for.
 	ErrBehind = errors.New("the projection is behind")
+	// ErrNoTask and ErrNoAttempt: what was asked for is there, but has no such
+	// task or attempt.
+	ErrNoTask    = errors.New("no such task")
+	ErrNoAttempt = errors.New("no such attempt")
 	// ErrBadCursor: the cursor is not one that a list of the same tenant gave.
 	ErrBadCursor = errors.New("the cursor is not valid")
 	// ErrOtherLedger: the tables were made from another ledger.
@@ -42,18 +50,22 @@ var (
 type Config struct {
 	URL      string       // of PostgreSQL, as pgx reads it
 	Schema   string       // default [DefaultSchema]; lower case letters, digits and _, at most 48
-	MaxConns int32        // for reads, default 8; writing takes one more, listening another
+	MaxConns int32        // for reads, default 8; writing takes one more, listening another, writing output two
 	Logger   *slog.Logger // required
 }
 
 // A Store is the read model in one schema. It is safe for concurrent use.
 type Store struct {
-	schema string
-	logger *slog.Logger
-	reads  *pgxpool.Pool
+	schema       string
+	outputSchema string
+	logger       *slog.Logger
+	reads        *pgxpool.Pool
 	// writes has one connection, set up for statements that reach rows by key.
 	writes *pgxpool.Pool
-	watch  *watch
+	// outputs are the connections that write output, which is none of the
+	// projection's: they look into its schema.
+	outputs *pgxpool.Pool
+	watch   *watch
 }
 
 // Open connects. The error wraps [ErrUnreachable] when PostgreSQL does not
@@ -72,12 +84,18 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.MaxConns <= 0 {
 		cfg.MaxConns = 8
 	}
-	s := &Store{schema: cfg.Schema, logger: cfg.Logger, watch: newWatch()}
+	s := &Store{schema: cfg.Schema, outputSchema: cfg.Schema + outputSuffix, logger: cfg.Logger, watch: newWatch()}
 	var err error
 	if s.reads, err = openPool(ctx, cfg, cfg.MaxConns, nil); err != nil {
 		return nil, err
 	}
 	if s.writes, err = openPool(ctx, cfg, 1, writerParams()); err != nil {
+		s.reads.Close()
+		return nil, err
+	}
+	cfg.Schema = s.outputSchema
+	if s.outputs, err = openPool(ctx, cfg, outputConns, map[string]string{"synchronous_commit": "off"}); err != nil {
+		s.writes.Close()
 		s.reads.Close()
 		return nil, err
 	}
@@ -125,6 +143,7 @@ func openPool(ctx context.Context, cfg Config, conns int32, params map[string]st
 
 // Close ends all connections; calls under way fail.
 func (s *Store) Close() {
+	s.outputs.Close()
 	s.writes.Close()
 	s.reads.Close()
 }
@@ -132,17 +151,25 @@ func (s *Store) Close() {
 // Ready returns nil when PostgreSQL answers and all migrations of this build
 // are there, else an error that wraps [ErrUnreachable] or [ErrNotMigrated].
 func (s *Store) Ready(ctx context.Context) error {
-	want, err := newestMigration()
+	if err := s.migrated(ctx, s.schema, migrationsDir); err != nil {
+		return err
+	}
+	return s.migrated(ctx, s.outputSchema, outputMigrationsDir)
+}
+
+func (s *Store) migrated(ctx context.Context, schema, dir string) error {
+	want, err := newestMigration(dir)
 	if err != nil {
 		return err
 	}
-	const sql = `select coalesce(max(version_id), 0) from goose_db_version where is_applied`
+	// The name is checked by Open: letters, digits and _ only.
+	sql := `select coalesce(max(version_id), 0) from ` + schema + `.goose_db_version where is_applied`
 	var have int64
 	if err := s.reads.QueryRow(ctx, sql).Scan(&have); err != nil {
 		return failed("read the schema's version", err)
 	}
 	if have < want {
-		return fmt.Errorf("schema %s is at version %d of %d: %w", s.schema, have, want, ErrNotMigrated)
+		return fmt.Errorf("schema %s is at version %d of %d: %w", schema, have, want, ErrNotMigrated)
 	}
 	return nil
 }

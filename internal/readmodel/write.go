@@ -87,6 +87,14 @@ func binaryFormat() []int16 { return []int16{pgx.BinaryFormatCode} }
 
 // refused tells a refusal of the rows from all other errors.
 func refused(name string, err error) error {
+	if refusal := refusalOf(name, err); refusal != nil {
+		return refusal
+	}
+	return failed("write the projection: "+name, err)
+}
+
+// refusalOf returns nil unless the server refused the rows.
+func refusalOf(name string, err error) *RefusedError {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) && len(pg.Code) == 5 {
 		switch pg.Code[:2] {
@@ -94,5 +102,5 @@ func refused(name string, err error) error {
 			return &RefusedError{Statement: name, Code: pg.Code, Err: err}
 		}
 	}
-	return failed("write the projection: "+name, err)
+	return nil
 }
