@@ -22,6 +22,9 @@ type metrics struct {
 	stopped    prometheus.Gauge
 	standby    prometheus.Gauge
 
+	outputRecords *prometheus.CounterVec
+	outputLag     prometheus.Gauge
+
 	// oldestMS is the record time of the oldest record that is known and not
 	// in the tables, 0 for none.
 	oldestMS atomic.Int64
@@ -52,6 +55,13 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		standby: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "keten_projector_standby_partitions", Help: "Partitions where this projector stands by because another one writes.",
 		}),
+		outputRecords: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "keten_projector_output_records_total",
+			Help: "Records of tasks' output that were read, by result: stored, unreadable or refused (by PostgreSQL).",
+		}, []string{"result"}),
+		outputLag: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "keten_projector_output_lag_records", Help: "Records of tasks' output in the partitions last read that are not in the read model yet.",
+		}),
 	}
 	m.lagSeconds = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "keten_projector_lag_seconds", Help: "Age of the oldest record read that is not in the read model yet.",
@@ -62,6 +72,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	var errs []error
 	for _, c := range []prometheus.Collector{
 		m.lagRecords, m.lagSeconds, m.records, m.batch, m.duration, m.conflicts, m.stopped, m.standby,
+		m.outputRecords, m.outputLag,
 	} {
 		errs = append(errs, reg.Register(c))
 	}

@@ -24,6 +24,8 @@ const (
 	// DefaultTakeover is how long a projector that stands by sees no progress
 	// before it writes itself.
 	DefaultTakeover = time.Second
+	// DefaultRetentionEvery is how often old output of tasks is looked for.
+	DefaultRetentionEvery = 10 * time.Minute
 
 	// The pauses between attempts to reach PostgreSQL or the broker.
 	retryMin = 50 * time.Millisecond
@@ -39,6 +41,10 @@ type Config struct {
 
 	MaxBatch int           // records in one transaction, default DefaultMaxBatch
 	Takeover time.Duration // default DefaultTakeover
+
+	// RetentionEvery is how often old output of tasks is looked for, default
+	// DefaultRetentionEvery.
+	RetentionEvery time.Duration
 }
 
 // A Projector folds the ledger into a read model. Several may work on the same
@@ -65,6 +71,9 @@ func New(cfg Config) (*Projector, error) {
 	if cfg.Takeover <= 0 {
 		cfg.Takeover = DefaultTakeover
 	}
+	if cfg.RetentionEvery <= 0 {
+		cfg.RetentionEvery = DefaultRetentionEvery
+	}
 	m, err := newMetrics(cfg.Registerer)
 	if err != nil {
 		return nil, fmt.Errorf("register the projector's metrics: %w", err)
@@ -79,6 +88,11 @@ func New(cfg Config) (*Projector, error) {
 // that this build cannot judge, stops alone. The error wraps
 // [readmodel.ErrOtherLedger] when the tables were made from another ledger.
 func (p *Projector) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	beside.Go(func() { (&output{Projector: p}).run(ctx) })
+	defer beside.Wait()
+	defer cancel()
 	for ctx.Err() == nil {
 		err := p.session(ctx)
 		switch {
