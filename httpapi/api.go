@@ -102,6 +102,7 @@ func build(cfg Config) (*API, error) {
 	a.huma.UseMiddleware(a.checkParameters)
 	a.routeCollections()
 	a.routeOutcome()
+	a.routeOutput()
 	a.routeStatus()
 	if err := a.documentTemplates(); err != nil {
 		return nil, err

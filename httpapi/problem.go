@@ -317,6 +317,10 @@ func noSuchCollection() *Problem {
 
 func noSuchTask() *Problem { return newProblem(codeNotFound, "The collection has no such task.") }
 
+func noSuchAttempt() *Problem {
+	return newProblem(codeNotFound, "The task has no such attempt, or not yet in the read model.")
+}
+
 func noSuchCommand() *Problem {
 	return newProblem(codeNotFound, "There is no such command, or its record has not been folded yet.")
 }

@@ -122,7 +122,8 @@ func (a *API) get(ctx context.Context, in *getInput) (*collectionOutput, error) 
 	if err != nil {
 		return nil, err
 	}
-	return &collectionOutput{Position: formatPosition(c.Position), Body: newCollection(&c)}, nil
+	out := &collectionOutput{Position: formatPosition(c.Position), Body: newCollection(&c)}
+	return out, a.addProgress(ctx, &c, out.Body.Tasks)
 }
 
 // untilEnded reads c again whenever its partition moves, until its run has
@@ -200,7 +201,7 @@ func (a *API) getTask(ctx context.Context, in *getTaskInput) (*taskOutput, error
 	for i := range attempts {
 		out.Body.AllAttempts[i] = newAttempt(&attempts[i])
 	}
-	return out, nil
+	return out, a.addAttemptProgress(ctx, &out.Body)
 }
 
 func findTask(c *readmodel.Collection, id uuid.UUID) *readmodel.Task {

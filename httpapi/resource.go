@@ -87,6 +87,7 @@ type Task struct {
 	FinishedAt  *time.Time         `doc:"Of the last attempt." json:"finished_at"`
 	DurationMS  *int64             `doc:"Of the last attempt, once it has ended." json:"duration_ms"`
 	Worker      *string            `doc:"The process that runs or ran the last attempt." json:"worker"`
+	Progress    *Progress          `doc:"How far the task has come, while it runs; null when its handler has not said." json:"progress"`
 }
 
 // A TaskDetail is a task with every execution of it.
@@ -110,6 +111,7 @@ type Attempt struct {
 	Result     json.RawMessage `doc:"Any JSON." json:"result"`
 	Message    *string         `json:"message"`
 	Error      *TaskError      `json:"error"`
+	Progress   *Progress       `doc:"The last that its handler said; null when it said nothing of it." json:"progress"`
 }
 
 // TransformSchema implements [huma.SchemaTransformer].
@@ -119,12 +121,12 @@ func (CollectionSummary) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.
 
 // TransformSchema implements [huma.SchemaTransformer].
 func (Task) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
-	return withNull(s, "error")
+	return withNull(s, "error", "progress")
 }
 
 // TransformSchema implements [huma.SchemaTransformer].
 func (Attempt) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
-	return withNull(s, "error")
+	return withNull(s, "error", "progress")
 }
 
 // withNull says of members that they may be null, which huma cannot say of

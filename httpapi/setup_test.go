@@ -71,6 +71,7 @@ const typeGo = "go.step"
 // projector between them.
 type env struct {
 	brokers  []string
+	prefix   string
 	log      *eventlog.Log
 	database string
 	store    *readmodel.Store
@@ -88,6 +89,7 @@ type env struct {
 type settings struct {
 	partitions int32
 	window     int64
+	brokers    func(t *testing.T) []string // default: one in memory
 	database   func(t *testing.T, url string) string
 	appender   func(httpapi.Appender) httpapi.Appender
 	ready      func(context.Context) error
@@ -102,12 +104,13 @@ func setup(t *testing.T, change ...func(*settings)) *env {
 	}
 	e := &env{database: pgtest.URL(t)}
 	e.hand = &hand{e: e, claims: map[int32]int64{}}
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
-	require.NoError(t, err)
-	t.Cleanup(cluster.Close)
-	e.brokers = cluster.ListenAddrs()
-	cfg := eventlog.Config{Brokers: e.brokers, AllowSingleReplica: true, Logger: logger()}
-	_, err = eventlog.Init(t.Context(), eventlog.InitConfig{Config: cfg, Partitions: s.partitions, Window: s.window})
+	if s.brokers == nil {
+		s.brokers = inMemory
+	}
+	e.brokers = s.brokers(t)
+	e.prefix = "httpapi-" + uuid.NewString()
+	cfg := e.config("")
+	_, err := eventlog.Init(t.Context(), eventlog.InitConfig{Config: cfg, Partitions: s.partitions, Window: s.window})
 	require.NoError(t, err)
 	e.log, err = eventlog.Open(t.Context(), cfg)
 	require.NoError(t, err)
@@ -128,6 +131,19 @@ func setup(t *testing.T, change ...func(*settings)) *env {
 	e.url = serve(t, e.api)
 	e.project(t)
 	return e
+}
+
+// inMemory is a broker of the test's own.
+func inMemory(t *testing.T) []string {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	require.NoError(t, err)
+	t.Cleanup(cluster.Close)
+	return cluster.ListenAddrs()
+}
+
+func (e *env) config(clientID string) eventlog.Config {
+	return eventlog.Config{Brokers: e.brokers, Prefix: e.prefix, ClientID: clientID, AllowSingleReplica: true, Logger: logger()}
 }
 
 func (e *env) openStore(t *testing.T) *readmodel.Store {

@@ -59,7 +59,7 @@ func orNull(raw json.RawMessage) string {
 func (e *env) execute(t *testing.T, registry *executor.Registry) {
 	t.Helper()
 	worker := executor.NewWorkerID("default")
-	log, err := eventlog.Open(t.Context(), eventlog.Config{Brokers: e.brokers, ClientID: worker, AllowSingleReplica: true, Logger: logger()})
+	log, err := eventlog.Open(t.Context(), e.config(worker))
 	require.NoError(t, err)
 	t.Cleanup(log.Close)
 	x, err := executor.New(executor.Config{Log: log, Registry: registry, Worker: worker, Logger: logger()})
