@@ -258,14 +258,14 @@ func dropBench(ctx context.Context, cfg benchConfig, logger *slog.Logger) {
 		if err != nil {
 			return err
 		}
-		_, err = conn.Exec(ctx, "drop schema if exists "+pgx.Identifier{cfg.schema}.Sanitize()+" cascade")
+		_, err = conn.Exec(ctx, "drop schema if exists "+pgx.Identifier{cfg.schema}.Sanitize()+", "+pgx.Identifier{cfg.schema + "_output"}.Sanitize()+" cascade")
 		err = errors.Join(err, conn.Close(ctx))
 		cl, kafkaErr := kgo.NewClient(kgo.SeedBrokers(cfg.brokers...))
 		if kafkaErr != nil {
 			return errors.Join(err, kafkaErr)
 		}
 		defer cl.Close()
-		_, kafkaErr = kadm.NewClient(cl).DeleteTopics(ctx, cfg.prefix+".ledger", cfg.prefix+".snapshots")
+		_, kafkaErr = kadm.NewClient(cl).DeleteTopics(ctx, cfg.prefix+".ledger", cfg.prefix+".snapshots", cfg.prefix+".output")
 		return errors.Join(err, kafkaErr)
 	}()
 	if err != nil {

@@ -62,6 +62,20 @@ type task struct {
 	FinishedAt *time.Time      `json:"finished_at"`
 	DurationMS *int64          `json:"duration_ms"`
 	Worker     string          `json:"worker"`
+	Progress   *progress       `json:"progress"`
+}
+
+type progress struct {
+	Percent int    `json:"percent"`
+	Text    string `json:"text"`
+}
+
+// text is a progress in one line: 40 % prove the domain.
+func (p *progress) text() string {
+	if p == nil {
+		return ""
+	}
+	return strings.TrimSpace(strconv.Itoa(p.Percent) + " % " + p.Text)
 }
 
 type taskError struct {

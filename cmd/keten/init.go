@@ -21,10 +21,11 @@ func newInit(io stdio) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Create the ledger's topics and the read models' tables",
-		Long: `Create the topics of the ledger and of its snapshots with their settings,
-write the genesis of every partition, and create the tables of the read models
-when --database-url is given, and the file of --outcome-key-file unless it is
-there. Doing it again changes nothing. The partition count is for good.`,
+		Long: `Create the topics of the ledger, of its snapshots and of what tasks say while
+they run with their settings, write the genesis of every partition, and create
+the tables of the read models when --database-url is given, and the file of
+--outcome-key-file unless it is there. Doing it again changes nothing. The
+partition count is for good.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			logger, err := newLogger(io, cfg.logLevel, cfg.logFormat)
@@ -51,7 +52,7 @@ there. Doing it again changes nothing. The partition count is for good.`,
 				return err
 			})
 			if err == nil {
-				fmt.Fprintln(io.out, "read models: schema keten is up to date")
+				fmt.Fprintln(io.out, "read models: schemas keten and keten_output are up to date")
 			}
 			return err
 		},

@@ -76,7 +76,7 @@ in capitals, with _ for -. Flags win.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exitWith(exitUsage, err) })
 	root.AddCommand(
 		newInit(io), newServe(io), newDev(io), newDemo(io), newBench(io),
-		newStart(io), newList(io), newShow(io), newWatch(io), newRetry(io),
+		newStart(io), newList(io), newShow(io), newWatch(io), newOutput(io), newRetry(io),
 		&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesHelp},
 	)
 	return root

@@ -59,9 +59,9 @@ func age(at time.Time) string {
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }
 
-// step says where a collection is: 3/5 prove.
+// step says where a collection is: 3/5 prove 40 %.
 func (c *collection) step() string {
-	done, count, name := c.TasksDone, c.TaskCount, ""
+	done, count, name, percent := c.TasksDone, c.TaskCount, "", ""
 	if c.Current != nil {
 		name = c.Current.Name
 	}
@@ -72,13 +72,16 @@ func (c *collection) step() string {
 				done++
 			} else if name == "" {
 				name = t.Name
+				if t.Progress != nil {
+					percent = fmt.Sprintf(" %d %%", t.Progress.Percent)
+				}
 			}
 		}
 	}
 	if c.Status == "succeeded" || name == "" {
 		return fmt.Sprintf("%d/%d", done, count)
 	}
-	return fmt.Sprintf("%d/%d %s", done+1, count, cleanText(name))
+	return fmt.Sprintf("%d/%d %s%s", done+1, count, cleanText(name), percent)
 }
 
 // problem is the error of the task that failed, in one line.
@@ -116,6 +119,9 @@ func printCollection(w io.Writer, c collection) {
 		message := k.Message
 		if k.Error != nil {
 			message = k.Error.Code + ": " + k.Error.Message
+		}
+		if k.Progress != nil {
+			message = k.Progress.text()
 		}
 		took := ""
 		if k.DurationMS != nil {

@@ -115,13 +115,20 @@ func (v *liveView) show(cols []collection) {
 		v.draw(cols)
 	case v.output == "json":
 		v.changes(cols, func(c collection, t task) {
-			fmt.Fprintf(v.std.out, `{"collection_id":%q,"run":%d,"task_id":%q,"task":%q,"status":%q,"attempts":%d}`+"\n", c.ID, c.Run, t.ID, t.Name, t.Status, t.Attempts)
+			percent := ""
+			if t.Progress != nil {
+				percent = fmt.Sprintf(`,"percent":%d`, t.Progress.Percent)
+			}
+			fmt.Fprintf(v.std.out, `{"collection_id":%q,"run":%d,"task_id":%q,"task":%q,"status":%q,"attempts":%d%s}`+"\n", c.ID, c.Run, t.ID, t.Name, t.Status, t.Attempts, percent)
 		})
 	default:
 		v.changes(cols, func(c collection, t task) {
 			text := t.Message
 			if t.Error != nil {
 				text = t.Error.Message
+			}
+			if t.Progress != nil {
+				text = t.Progress.text()
 			}
 			fmt.Fprintf(v.std.out, "%s  %-28s run %d  %d/%d %-10s %-10s %s\n", time.Now().Format("15:04:05.000"),
 				short(c.Name, 28), c.Run, t.Index+1, len(c.Tasks), short(t.Name, 10), t.Status, short(text, 120))
@@ -133,7 +140,7 @@ func (v *liveView) show(cols []collection) {
 func (v *liveView) changes(cols []collection, say func(collection, task)) {
 	for _, c := range cols {
 		for _, t := range c.Tasks {
-			now := fmt.Sprint(t.Status, t.Attempts)
+			now := fmt.Sprint(t.Status, t.Attempts, t.Progress.text())
 			if t.Attempts > 0 && v.seen[t.ID] != now {
 				say(c, t)
 			}
