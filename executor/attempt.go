@@ -34,7 +34,9 @@ func (a *attempt) attrs() []any { return attemptAttrs(&a.def) }
 
 // runner returns what runs this process's attempts.
 func (x *Executor) runner() runner {
-	return runner{worker: x.worker, source: x.source, logger: x.logger, metrics: x.metrics, token: x.outcomeToken}
+	return runner{
+		worker: x.worker, source: x.source, logger: x.logger, metrics: x.metrics, output: x.newOutput, token: x.outcomeToken,
+	}
 }
 
 // runHandler runs the handler of an attempt, makes the record of its outcome
