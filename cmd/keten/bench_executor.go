@@ -215,7 +215,7 @@ func (l *benchLedger) config(clientID string) eventlog.Config {
 // drop removes what the scenario made on a broker that others use too.
 func (l *benchLedger) drop(ctx context.Context) {
 	l.log.Close()
-	if err := dropTopics(ctx, l.bench.cfg.brokers, l.prefix+".ledger", l.prefix+".snapshots"); err != nil {
+	if err := dropTopics(ctx, l.bench.cfg.brokers, l.prefix+".ledger", l.prefix+".snapshots", l.prefix+".output"); err != nil {
 		l.bench.logger.WarnContext(ctx, "topics of the benchmark are left behind", slog.String("prefix", l.prefix), slog.Any("error", err))
 	}
 }
