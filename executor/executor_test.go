@@ -460,7 +460,7 @@ func TestMistakesAreSeenEarly(t *testing.T) {
 		_, err = executor.New(cfg)
 		require.ErrorContains(t, err, `queue ""`)
 		for i := range ledger.MaxQueues + 1 {
-			cfg.Queues = append(cfg.Queues, fmt.Sprint(i))
+			cfg.Queues = append(cfg.Queues, strconv.Itoa(i))
 		}
 		_, err = executor.New(cfg)
 		require.ErrorContains(t, err, "at most 64 can be served")

@@ -118,11 +118,12 @@ func openOutboxes(dir string, ledgerID uuid.UUID) (own *outbox.Outbox, abandoned
 	var mu sync.Mutex
 	var looking sync.WaitGroup
 	for ; n <= mostOutboxes; n++ {
-		if _, err := os.Stat(folder(n)); err != nil {
+		next := folder(n)
+		if _, err := os.Stat(next); err != nil {
 			break
 		}
 		looking.Go(func() {
-			box, err := outbox.Open(folder(n), outboxBytes)
+			box, err := outbox.Open(next, outboxBytes)
 			if err != nil {
 				return // held, or for somebody else to mend
 			}
