@@ -53,7 +53,7 @@ func TestCreateWritesOneRecord(t *testing.T) {
 	const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	body := `{"name":"n","description":"d","labels":{"team":"web"},"tasks":[
 		{"name":"key","type":"certificate.key","args":{ "domain":"shop.example" , "bits":4096 }},
-		{"name":"own","type":"` + typeGo + `","args":[12345678901234567890.10],"description":"mine","timeout_ms":5,"max_attempts":7,"immutable":true}]}`
+		{"name":"own","type":"` + typeGo + `","args":[12345678901234567890.10],"description":"mine","queue":"gpu","timeout_ms":5,"max_attempts":7,"immutable":true}]}`
 	r := e.call(t, http.MethodPost, "/v1/collections", body, "X-Request-Id", "req-1", "Traceparent", traceparent)
 	c := r.collection(t, http.StatusAccepted)
 	require.Equal(t, "req-1", r.header.Get("X-Request-Id"))
@@ -78,7 +78,7 @@ func TestCreateWritesOneRecord(t *testing.T) {
 			Backoff: ledger.Backoff{InitialMS: 2000, Multiplier: 3, MaxMS: 60_000}, TimeoutMS: 30_000,
 		},
 		{
-			ID: c.Tasks[1].ID, Index: 1, Name: "own", Type: typeGo, Queue: "default", Description: "mine",
+			ID: c.Tasks[1].ID, Index: 1, Name: "own", Type: typeGo, Queue: "gpu", Description: "mine",
 			Args: json.RawMessage(`[12345678901234567890.10]`), OnInterrupt: ledger.OnInterruptRestart, MaxAttempts: 7,
 			Backoff: ledger.Backoff{InitialMS: 1000, Multiplier: 2, MaxMS: 300_000}, TimeoutMS: 5, Immutable: true,
 		},

@@ -33,6 +33,7 @@ type TaskRequest struct {
 	Type        string          `doc:"A type of the catalog, or one that an executor serves in Go." example:"certificate.key" json:"type" maxLength:"200" minLength:"1"`
 	Args        json.RawMessage `doc:"Any JSON that fits the type's args_schema: at most 256 KiB and 64 levels. Kept digit for digit. Default {}." json:"args,omitempty"`
 	Description *string         `json:"description,omitempty" maxLength:"4096"`
+	Queue       *string         `doc:"Which executors run it: those that serve this queue. Default: the type's." example:"default" json:"queue,omitempty" maxLength:"255" minLength:"1"`
 	TimeoutMS   *int64          `doc:"Of one attempt." json:"timeout_ms,omitempty" maximum:"86400000" minimum:"1"`
 	MaxAttempts *int            `doc:"How many failures in one run are one too many." json:"max_attempts,omitempty" maximum:"1000" minimum:"1"`
 	Immutable   *bool           `doc:"True: the previous task's result is not handed to the handler." json:"immutable,omitempty"`
@@ -141,6 +142,9 @@ func newDefinition(s catalog.TaskSpec) ledger.Task {
 func override(t *ledger.Task, r *TaskRequest) {
 	if r.Description != nil {
 		t.Description = *r.Description
+	}
+	if r.Queue != nil {
+		t.Queue = *r.Queue
 	}
 	if r.TimeoutMS != nil {
 		t.TimeoutMS = *r.TimeoutMS

@@ -76,6 +76,8 @@ func TestBadBodies(t *testing.T) {
 			collections, `{"name":"n","tasks":[{"name":"a",` + goType + `,"args":"` + strings.Repeat("x", 230<<10) + `"},{"name":"b",` + goType + `,"args":"` + strings.Repeat("x", 230<<10) + `"}]}`,
 			422, "invalid_request", nil,
 		},
+		"a queue without a name":  {collections, one(goType + `,"queue":""`), 422, "invalid_request", []httpapi.FieldError{at("/tasks/0/queue", "is 0 bytes long, want 1 to 255")}},
+		"a queue's name too long": {collections, one(goType + `,"queue":"` + strings.Repeat("q", 256) + `"`), 422, "invalid_request", []httpapi.FieldError{at("/tasks/0/queue", "is 256 bytes long, want 1 to 255")}},
 		"no attempts":             {collections, one(goType + `,"max_attempts":0`), 422, "invalid_request", []httpapi.FieldError{at("/tasks/0/max_attempts", "is 0, want 1 to 1000")}},
 		"attempts of a fail task": {collections, one(`"type":"once","max_attempts":2`), 422, "invalid_request", []httpapi.FieldError{at("/tasks/0/max_attempts", "is 2, on_interrupt fail requires 1")}},
 		"a timeout of zero":       {collections, one(goType + `,"timeout_ms":0`), 422, "invalid_request", []httpapi.FieldError{at("/tasks/0/timeout_ms", "is 0, want 1 to 86400000")}},

@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/uuid"
@@ -43,7 +44,11 @@ func TestWrongUseIsNamed(t *testing.T) {
 		{[]string{"serve", "--http-addr", "0.0.0.0:8080", "--database-url", db}, 2, "not a loopback address and no authentication is configured"},
 		{[]string{"serve", "--slots", "0", "--database-url", db}, 2, "--slots: is 0, want 1 to 10000"},
 		{[]string{"serve", "--log-format", "xml"}, 2, `--log-format: "xml" is neither text nor json`},
-		{[]string{"serve", "--roles", "executor", "--http-addr", "127.0.0.1:0", "--catalog", write(t, "c.yaml", "types:\n  a: {description: x, queue: gpu, exec: {command: [\"true\"]}}\n")}, 2, `type a: queue "gpu": executors of this version serve the queue "default" only`},
+		{[]string{"serve", "--roles", "executor", "--queues", "default,"}, 2, `--queues: "" is not a queue's name`},
+		{[]string{"serve", "--roles", "executor", "--queues", strings.Repeat("q", 256)}, 2, "--queues: "},
+		{[]string{"serve", "--roles", "executor", "--http-allow-cidrs", "10.0.0.0"}, 2, `--http-allow-cidrs: "10.0.0.0" is not a network such as 10.1.0.0/16`},
+		{[]string{"serve", "--roles", "executor", "--http-allow-cidrs", "10.0.0.1/8"}, 2, `--http-allow-cidrs: "10.0.0.1/8" is not a network`},
+		{[]string{"serve", "--roles", "executor", "--http-addr", "127.0.0.1:0", "--catalog", write(t, "c.yaml", "types:\n  a: {exec: {command: [x], user: no-such-user}}\n")}, 2, "--catalog: type a: user"},
 		{[]string{"serve", "--roles", "executor", "--http-addr", "127.0.0.1:0", "--catalog", write(t, "c.yaml", "types:\n  a: {paint: x}\n")}, 2, "c.yaml:2:"},
 		{[]string{"serve", "--database-url", db, "--public-url", "keten.example"}, 2, `--public-url: is "keten.example", want a URL such as https://keten.example`},
 		{[]string{"serve", "--database-url", db, "--public-url", "https://keten.example?x=1"}, 2, "--public-url: must have no user, query or fragment"},

@@ -4,12 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/keten-ledger/keten/internal/catalog"
+	"github.com/keten-ledger/keten/ledger"
 )
 
 // The roles of a process.
@@ -32,6 +37,9 @@ type serverConfig struct {
 	httpHosts          []string
 	roles              []string
 	slots              int
+	queues             []string // empty: default, or with allQueues all of the catalog
+	allQueues          bool
+	httpAllowCIDRs     []string
 	partitions         int32
 	replicationFactor  int16
 	allowSingleReplica bool
@@ -64,6 +72,8 @@ func (c *serverConfig) addServeFlags(f *pflag.FlagSet) {
 	c.addOutcomeFlags(f)
 	f.BoolVar(&c.insecureNoAuth, "insecure-no-auth", false, "listen on more than loopback although nobody is authenticated")
 	f.IntVar(&c.slots, "slots", 64, "tasks that run at once in this process")
+	f.StringSliceVar(&c.queues, "queues", nil, "queues whose tasks this process runs, e.g. default,gpu (default: default; an own stack: all of the catalog)")
+	f.StringSliceVar(&c.httpAllowCIDRs, "http-allow-cidrs", nil, "addresses beside public ones that tasks of type http may call, e.g. 10.1.0.0/16")
 	f.DurationVar(&c.shutdownGrace, "shutdown-grace", 10*time.Second, "how long running tasks may go on after a signal to stop")
 }
 
@@ -88,10 +98,9 @@ func (c *serverConfig) check() error {
 	if c.slots < 1 || c.slots > 10_000 {
 		add("--slots: is %d, want 1 to 10000", c.slots)
 	}
-	for _, err := range []error{c.checkListen(), c.checkPublicURL()} {
-		if err != nil {
-			errs = append(errs, err)
-		}
+	errs = append(errs, c.checkListen(), c.checkQueues(), c.checkPublicURL())
+	if _, err := c.allowedNetworks(); err != nil {
+		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return exitWith(exitUsage, err)
@@ -102,6 +111,63 @@ func (c *serverConfig) check() error {
 func (c *serverConfig) has(role string) bool { return slices.Contains(c.roles, role) }
 
 func (c *serverConfig) needsPostgres() bool { return c.has(roleAPI) || c.has(roleProjector) }
+
+func (c *serverConfig) checkQueues() error {
+	if len(c.queues) > ledger.MaxQueues {
+		return fmt.Errorf("--queues: has %d, at most %d can be served", len(c.queues), ledger.MaxQueues)
+	}
+	for _, q := range c.queues {
+		if err := ledger.CheckText("queue", q, ledger.MaxKeyBytes); err != nil || q == "" {
+			return fmt.Errorf("--queues: %q is not a queue's name: 1 to %d bytes of UTF-8", q, ledger.MaxKeyBytes)
+		}
+	}
+	return nil
+}
+
+// allowedNetworks reads --http-allow-cidrs.
+func (c *serverConfig) allowedNetworks() ([]netip.Prefix, error) {
+	var networks []netip.Prefix
+	for _, text := range c.httpAllowCIDRs {
+		p, err := netip.ParsePrefix(text)
+		if err != nil || p != p.Masked() {
+			return nil, fmt.Errorf("--http-allow-cidrs: %q is not a network such as 10.1.0.0/16 or fd00::/8", text)
+		}
+		networks = append(networks, p)
+	}
+	return networks, nil
+}
+
+// queuesFor returns the queues to serve, in order, and those of the catalog that
+// are left to other processes.
+func (c *serverConfig) queuesFor(types *catalog.Catalog) (served, others []string) {
+	named := map[string]bool{}
+	for _, t := range types.Types {
+		named[t.Queue] = named[t.Queue] || t.HasRunner()
+	}
+	for _, t := range types.Templates {
+		for _, task := range t.Tasks {
+			named[task.Queue] = named[task.Queue] || task.Type.HasRunner()
+		}
+	}
+	// What only somebody else's program runs is no work for us, and a claim of
+	// ours would be in its way.
+	maps.DeleteFunc(named, func(_ string, ours bool) bool { return !ours })
+	switch {
+	case len(c.queues) > 0:
+		served = c.queues
+	case c.allQueues:
+		served = append(slices.Collect(maps.Keys(named)), ledger.DefaultQueue)
+	default:
+		served = []string{ledger.DefaultQueue}
+	}
+	served = slices.Compact(slices.Sorted(slices.Values(served)))
+	for _, q := range slices.Sorted(maps.Keys(named)) {
+		if !slices.Contains(served, q) {
+			others = append(others, q)
+		}
+	}
+	return served, others
+}
 
 // checkListen refuses an address that others can reach: nobody is
 // authenticated yet.

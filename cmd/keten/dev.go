@@ -116,7 +116,7 @@ func freeOr(ctx context.Context, addr string) string {
 
 func (st *stack) configure(cfg serverConfig) serverConfig {
 	cfg.brokers, cfg.databaseURL = st.broker.Addrs(), st.postgres.URL()
-	cfg.allowSingleReplica = true
+	cfg.allowSingleReplica, cfg.allQueues = true, true
 	if cfg.prefix == "" {
 		cfg.prefix = "keten"
 	}

@@ -82,8 +82,6 @@ func (c *serverConfig) apiHosts() []string {
 // publicURL is the API as it is called from outside, without a slash at its end.
 // Where nobody has said, a process with the API takes its own address, which is
 // right for workers on this machine.
-//
-//nolint:unused // for the task type http
 func (s *server) publicURL() string {
 	switch {
 	case s.cfg.publicURL != "":

@@ -16,13 +16,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/keten-ledger/keten/executor"
-	"github.com/keten-ledger/keten/executor/handlers"
 	"github.com/keten-ledger/keten/httpapi"
 	"github.com/keten-ledger/keten/internal/catalog"
 	"github.com/keten-ledger/keten/internal/eventlog"
 	"github.com/keten-ledger/keten/internal/outcometoken"
 	"github.com/keten-ledger/keten/internal/readmodel"
-	"github.com/keten-ledger/keten/ledger"
 	"github.com/keten-ledger/keten/projector"
 )
 
@@ -40,6 +38,7 @@ const (
 // server is the roles of one process, made but not yet running.
 type server struct {
 	cfg       serverConfig
+	queues    []string // of the executor
 	logger    *slog.Logger
 	metrics   *prometheus.Registry
 	log       *eventlog.Log
@@ -71,11 +70,16 @@ func newServer(ctx context.Context, cfg serverConfig, logger *slog.Logger, regis
 	if err != nil {
 		return nil, err
 	}
-	registry, err := newRegistry(types, register)
+	registry, err := s.newRegistry(types, register)
 	if err != nil {
 		return nil, err
 	}
-	worker := executor.NewWorkerID(ledger.DefaultQueue)
+	var others []string
+	s.queues, others = cfg.queuesFor(types)
+	if cfg.has(roleExecutor) && len(others) > 0 {
+		logger.InfoContext(ctx, "the catalog has queues that this process does not serve", slog.Any("served", s.queues), slog.Any("others", others))
+	}
+	worker := executor.NewWorkerID(s.queues...)
 	if err := s.connect(ctx, worker); err != nil {
 		return nil, err
 	}
@@ -92,65 +96,6 @@ func newMetrics() *prometheus.Registry {
 	build.WithLabelValues(version).Set(1)
 	r.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return r
-}
-
-func loadCatalog(path string) (*catalog.Catalog, error) {
-	if path == "" {
-		return &catalog.Catalog{}, nil
-	}
-	c, err := catalog.Load(path)
-	if err == nil {
-		err = checkQueues(c)
-	}
-	if err != nil {
-		return nil, exitWith(exitUsage, fmt.Errorf("--catalog: %w", err))
-	}
-	return c, nil
-}
-
-// checkQueues refuses what would wait for ever: the executors of this program
-// serve one queue. Types that a program of somebody else serves may have any.
-func checkQueues(c *catalog.Catalog) error {
-	var errs []error
-	check := func(what, name string, t *catalog.Type, queue string) {
-		if t.Exec != nil && queue != ledger.DefaultQueue {
-			errs = append(errs, fmt.Errorf("%s %s: queue %q: executors of this version serve the queue %q only", what, name, queue, ledger.DefaultQueue))
-		}
-	}
-	for _, name := range c.TypeNames() {
-		check("type", name, c.Types[name], c.Types[name].Queue)
-	}
-	for _, name := range c.TemplateNames() {
-		for _, t := range c.Templates[name].Tasks {
-			check("template", name+", task "+t.Name, t.Type, t.Queue)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// newRegistry has a handler for each type the catalog runs as a command.
-func newRegistry(types *catalog.Catalog, register func(*executor.Registry) error) (*executor.Registry, error) {
-	registry := executor.NewRegistry()
-	for _, name := range types.TypeNames() {
-		t, _ := types.Type(name)
-		if t.Exec == nil {
-			continue
-		}
-		handler, err := handlers.Exec(handlers.ExecConfig{
-			Command: t.Exec.Command, Dir: t.Exec.Dir, Env: environment(t.Exec.Env), User: t.Exec.User,
-			OutputLimit: int64(t.Exec.OutputLimit), Audience: ledger.Audience(t.Audience),
-		})
-		if err != nil {
-			return nil, exitWith(exitUsage, fmt.Errorf("--catalog: type %s: %w", name, err))
-		}
-		registry.HandleRaw(name, checkedResult(types, name, handler))
-	}
-	if register != nil {
-		if err := register(registry); err != nil {
-			return nil, err
-		}
-	}
-	return registry, nil
 }
 
 // connect opens the log and, where a role needs it, the read models.
@@ -203,7 +148,7 @@ func (s *server) makeRoles(types *catalog.Catalog, registry *executor.Registry, 
 	}
 	if s.cfg.has(roleExecutor) {
 		s.executor, err = executor.New(executor.Config{
-			Log: s.log, Registry: registry, Worker: worker, Slots: s.cfg.slots,
+			Log: s.log, Registry: registry, Worker: worker, Queues: s.queues, Slots: s.cfg.slots,
 			ShutdownGrace: s.cfg.shutdownGrace, OutcomeKey: s.outcomeKey, Logger: s.logger, Registerer: s.metrics,
 		})
 		if err != nil {

@@ -182,6 +182,9 @@ func (c *Catalog) Spec(name, typeName string, args json.RawMessage) (TaskSpec, e
 	return spec, nil
 }
 
+// HasRunner reports whether the catalog says what runs the type.
+func (t *Type) HasRunner() bool { return t.Exec != nil || t.HTTP != nil || t.Sleep != nil }
+
 // ArgsSchemaJSON returns the args_schema as the file gives it, its keys in the
 // file's order, or nil when the type has none.
 func (t *Type) ArgsSchemaJSON() json.RawMessage { return t.args.json() }
