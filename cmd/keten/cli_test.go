@@ -65,6 +65,28 @@ func TestWrongUseIsNamed(t *testing.T) {
 	}
 }
 
+// Queues of the catalog that a process leaves to others are named when it starts.
+func TestServeNamesItsQueues(t *testing.T) {
+	t.Parallel()
+	catalog := write(t, "c.yaml", `types: {a: {sleep: {}, queue: gpu}, b: {sleep: {}}, c: {queue: elsewhere}}
+templates: {t: {tasks: [{name: x, type: b, queue: slow}]}}
+`)
+	for queues, want := range map[string]string{
+		"":                      `served=[default] others="[gpu slow]"`,
+		"slow,gpu,slow":         `served="[gpu slow]" others=[default]`,
+		"slow,gpu,default":      "",
+		"elsewhere,other,extra": `served="[elsewhere extra other]" others="[default gpu slow]"`,
+	} {
+		_, stderr, code := keten(t, "serve", "--roles", "executor", "--http-addr", "127.0.0.1:0", "--kafka-brokers", closedPort(t), "--catalog", catalog, "--queues", queues)
+		require.Equal(t, 7, code, stderr)
+		if want == "" {
+			require.NotContains(t, stderr, "does not serve")
+		} else {
+			require.Contains(t, stderr, want)
+		}
+	}
+}
+
 // A service that is away at the start is an error with a code of its own, or
 // waited for with a line every few seconds.
 func TestServicesAwayAtTheStart(t *testing.T) {

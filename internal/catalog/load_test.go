@@ -45,6 +45,20 @@ func TestLoadAcceptsTheGoodCorpus(t *testing.T) {
 	}
 }
 
+// What the reference shows is a catalog.
+func TestLoadAcceptsTheReference(t *testing.T) {
+	t.Parallel()
+	text := string(read(t, "../../docs/reference/catalog.md"))
+	blocks := strings.Split(text, "```yaml\n")[1:]
+	require.Len(t, blocks, 2)
+	for _, b := range blocks {
+		block, _, ok := strings.Cut(b, "```")
+		require.True(t, ok)
+		_, err := catalog.Parse("docs/reference/catalog.md", []byte(block))
+		require.NoError(t, err)
+	}
+}
+
 func TestLoadReadsEveryField(t *testing.T) {
 	t.Parallel()
 	dir, err := filepath.Abs("testdata/good/handlers")
