@@ -73,7 +73,11 @@ func (w *world) readAll(t *testing.T) map[int32][]*kgo.Record {
 // judge reads everything and looks for broken promises.
 func (w *world) judge(t *testing.T, plans []plan) *judgement {
 	t.Helper()
-	j := &judgement{records: w.readAll(t), audits: make(map[int32]*audit), notes: w.journal.all(), counts: make(map[string]int)}
+	return judge(w.readAll(t), w.journal.all(), plans)
+}
+
+func judge(records map[int32][]*kgo.Record, notes []note, plans []plan) *judgement {
+	j := &judgement{records: records, audits: make(map[int32]*audit), notes: notes, counts: make(map[string]int)}
 	for _, p := range slices.Sorted(maps.Keys(j.records)) {
 		j.fold(p)
 	}
