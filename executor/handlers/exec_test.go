@@ -145,6 +145,26 @@ func TestExecStopsTheWholeGroup(t *testing.T) {
 	require.Eventually(t, func() bool { return gone(pid) }, patience, 10*time.Millisecond, "the grandchild is gone too")
 }
 
+// The command is asked to end before it is made to.
+func TestExecAsksFirst(t *testing.T) {
+	t.Parallel()
+	h, dir := script(t, "trap 'echo \"asked to end\" >&2; exit 0' TERM\n: > ready\nwhile :; do sleep 0.05; done\n")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cause := errors.New("enough")
+	go func() {
+		for {
+			if _, err := os.Stat(filepath.Join(dir, "ready")); err == nil {
+				cancel(cause)
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}()
+	_, err := h(ctx, rawTask())
+	require.ErrorIs(t, err, cause, "an exit code of 0 does not make it a success")
+	require.Contains(t, failure(t, err).Detail, "asked to end")
+}
+
 // What a command leaves in its group does not outlive it.
 func TestExecKillsWhatIsLeftBehind(t *testing.T) {
 	t.Parallel()

@@ -192,6 +192,23 @@ func TestHTTPResults(t *testing.T) {
 	}
 }
 
+// No more is read of an answer than a result may have.
+func TestHTTPReadsNoEndlessAnswer(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[int]string{200: ledger.CodeInvalidResult, 400: ledger.CodeHTTPStatus} {
+		h := calling(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			for err := error(nil); err == nil; {
+				_, err = io.WriteString(w, strings.Repeat("x", 1<<16))
+			}
+		})
+		ctx, stop := context.WithTimeout(t.Context(), patience)
+		_, err := h(ctx, rawTask())
+		stop()
+		require.Equal(t, want, failure(t, err).Code)
+	}
+}
+
 func TestHTTPHeedsRetryAfter(t *testing.T) {
 	t.Parallel()
 	for value, want := range map[string]time.Duration{

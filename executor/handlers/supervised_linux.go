@@ -166,9 +166,7 @@ func (s *supervised) run(ctx context.Context, p program, st streams, logger *slo
 	}
 	var files []int
 	for _, f := range pp.theirs {
-		fd := int(f.Fd())
-		_ = syscall.SetNonblock(fd, false) // a command does not expect anything else
-		files = append(files, fd)
+		files = append(files, int(f.Fd())) // Fd makes it block, as a command expects
 	}
 	err = s.order(order{Run: &p}, files...)
 	pp.closeTheirs()
