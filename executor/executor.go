@@ -96,7 +96,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("there are %d queues, at most %d can be served", len(c.Queues), ledger.MaxQueues)
 	}
 	for _, q := range c.Queues {
-		if err := ledger.CheckText("queue", q, ledger.MaxNameBytes); err != nil || q == "" {
+		if err := ledger.CheckText("queue", q, ledger.MaxKeyBytes); err != nil || q == "" {
 			return c, fmt.Errorf("queue %q: %w", q, cmp.Or(err, errors.New("has no name")))
 		}
 	}

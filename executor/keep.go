@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -98,6 +99,24 @@ func (o *owner) keepAll(kept *sync.WaitGroup) {
 			o.keep(s, kept.Done)
 		}
 	}
+}
+
+// DefaultOutboxDir is where the programs of this module keep outboxes unless they
+// are told: outbox in the service's $STATE_DIRECTORY (systemd), else keten/outbox
+// in $XDG_STATE_HOME or ~/.local/state. It is empty when there is none of these.
+func DefaultOutboxDir() string {
+	if dirs := os.Getenv("STATE_DIRECTORY"); dirs != "" {
+		first, _, _ := strings.Cut(dirs, ":")
+		return filepath.Join(first, "outbox")
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "keten", "outbox")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(home, ".local", "state", "keten", "outbox")
 }
 
 // openOutboxes takes the first folder below dir that no other process holds, and

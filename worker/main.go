@@ -78,7 +78,7 @@ func (s *settings) define(f *flag.FlagSet) {
 	f.StringVar(&s.queues, "queues", ledger.DefaultQueue, "queues to serve, separated by commas")
 	f.IntVar(&s.cfg.Slots, "slots", executor.DefaultSlots, "tasks that run at once in this process")
 	f.DurationVar(&s.cfg.ShutdownGrace, "shutdown-grace", executor.DefaultShutdownGrace, "how long running tasks may go on after a signal to stop")
-	f.StringVar(&s.cfg.OutboxDir, "outbox-dir", "", "folder of this process alone for outcomes that could not be appended while Kafka was away; empty: they are kept in memory only")
+	f.StringVar(&s.cfg.OutboxDir, "outbox-dir", executor.DefaultOutboxDir(), "folder in which outcomes wait on the disk while Kafka is away, also over a restart; empty: in memory only")
 	f.StringVar(&s.cfg.OutcomeKeyFile, "outcome-key-file", "", "key of the tokens with which outcomes are reported from outside, the same file as the API's")
 	f.BoolVar(&s.cfg.AllowSingleReplica, "allow-single-replica", false, "accept topics that keep one copy of each record: for one broker, not for production")
 	f.DurationVar(&s.cfg.Wait, "wait", 0, "wait this long for Kafka and the ledger to come up, e.g. 2m")

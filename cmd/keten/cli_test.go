@@ -77,7 +77,8 @@ templates: {t: {tasks: [{name: x, type: b, queue: slow}]}}
 		"slow,gpu,default":      "",
 		"elsewhere,other,extra": `served="[elsewhere extra other]" others="[default gpu slow]"`,
 	} {
-		_, stderr, code := keten(t, "serve", "--roles", "executor", "--http-addr", "127.0.0.1:0", "--kafka-brokers", closedPort(t), "--catalog", catalog, "--queues", queues)
+		_, stderr, code := keten(t, "serve", "--roles", "executor", "--http-addr", "127.0.0.1:0", "--wait", "0s", "--outbox-dir", "",
+			"--kafka-brokers", closedPort(t), "--catalog", catalog, "--queues", queues)
 		require.Equal(t, 7, code, stderr)
 		if want == "" {
 			require.NotContains(t, stderr, "does not serve")
@@ -92,8 +93,8 @@ templates: {t: {tasks: [{name: x, type: b, queue: slow}]}}
 func TestServicesAwayAtTheStart(t *testing.T) {
 	t.Parallel()
 	broker := closedPort(t)
-	args := []string{"serve", "--roles", "executor", "--http-addr", "127.0.0.1:0", "--kafka-brokers", broker}
-	_, stderr, code := keten(t, args...)
+	args := []string{"serve", "--roles", "executor", "--http-addr", "127.0.0.1:0", "--outbox-dir", "", "--kafka-brokers", broker}
+	_, stderr, code := keten(t, append(args, "--wait", "0s")...)
 	require.Equal(t, 7, code, stderr)
 	require.Contains(t, stderr, broker)
 	require.NotContains(t, stderr, "waiting for a service")

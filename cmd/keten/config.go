@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/keten-ledger/keten/executor"
 	"github.com/keten-ledger/keten/internal/catalog"
 	"github.com/keten-ledger/keten/ledger"
 )
@@ -40,6 +41,7 @@ type serverConfig struct {
 	queues             []string // empty: default, or with allQueues all of the catalog
 	allQueues          bool
 	httpAllowCIDRs     []string
+	outboxDir          string
 	partitions         int32
 	replicationFactor  int16
 	allowSingleReplica bool
@@ -74,6 +76,7 @@ func (c *serverConfig) addServeFlags(f *pflag.FlagSet) {
 	f.IntVar(&c.slots, "slots", 64, "tasks that run at once in this process")
 	f.StringSliceVar(&c.queues, "queues", nil, "queues whose tasks this process runs, e.g. default,gpu (default: default; an own stack: all of the catalog)")
 	f.StringSliceVar(&c.httpAllowCIDRs, "http-allow-cidrs", nil, "addresses beside public ones that tasks of type http may call, e.g. 10.1.0.0/16")
+	f.StringVar(&c.outboxDir, "outbox-dir", executor.DefaultOutboxDir(), "folder in which outcomes wait on the disk while Kafka is away, also over a restart; empty: in memory only")
 	f.DurationVar(&c.shutdownGrace, "shutdown-grace", 10*time.Second, "how long running tasks may go on after a signal to stop")
 }
 

@@ -1,11 +1,17 @@
 package main
 
 import (
+	"context"
 	"log/slog"
+	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 )
+
+// serveWait is how long a server waits for Kafka and PostgreSQL by itself.
+const serveWait = time.Hour
 
 func newServe(io stdio) *cobra.Command {
 	var cfg serverConfig
@@ -27,6 +33,9 @@ func newServe(io stdio) *cobra.Command {
 			if err := cfg.check(); err != nil {
 				return err
 			}
+			if !cmd.Flags().Changed("outbox-dir") {
+				cfg.checkDefaultOutbox(cmd.Context(), logger)
+			}
 			s, err := newServer(cmd.Context(), cfg, logger, nil)
 			if err != nil {
 				return err
@@ -38,6 +47,22 @@ func newServe(io stdio) *cobra.Command {
 	}
 	cfg.addLedgerFlags(cmd.Flags())
 	cfg.addServeFlags(cmd.Flags())
+	// Who is started while Kafka is away waits for it, instead of dying of it.
+	wait := cmd.Flags().Lookup("wait")
+	wait.DefValue = serveWait.String()
+	cfg.wait = serveWait
 	cmd.Flags().StringSliceVar(&cfg.roles, "roles", []string{roleAPI, roleExecutor, roleProjector}, "roles of this process")
 	return cmd
+}
+
+// checkDefaultOutbox does without an outbox that nobody asked for where it cannot
+// be, for instance in a container without a home.
+func (c *serverConfig) checkDefaultOutbox(ctx context.Context, logger *slog.Logger) {
+	if !c.has(roleExecutor) || c.outboxDir == "" {
+		return
+	}
+	if err := os.MkdirAll(c.outboxDir, 0o700); err != nil {
+		logger.WarnContext(ctx, "no folder for an outbox (--outbox-dir): outcomes are lost if this process ends while Kafka is away", slog.Any("error", err))
+		c.outboxDir = ""
+	}
 }

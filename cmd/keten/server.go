@@ -149,7 +149,7 @@ func (s *server) makeRoles(types *catalog.Catalog, registry *executor.Registry, 
 	if s.cfg.has(roleExecutor) {
 		s.executor, err = executor.New(executor.Config{
 			Log: s.log, Registry: registry, Worker: worker, Queues: s.queues, Slots: s.cfg.slots,
-			ShutdownGrace: s.cfg.shutdownGrace, OutcomeKey: s.outcomeKey, Logger: s.logger, Registerer: s.metrics,
+			ShutdownGrace: s.cfg.shutdownGrace, OutcomeKey: s.outcomeKey, OutboxDir: s.cfg.outboxDir, Logger: s.logger, Registerer: s.metrics,
 		})
 		if err != nil {
 			return err
