@@ -55,7 +55,7 @@ verify: ## make the generated files again and compare them with the committed on
 .PHONY: bench
 bench: ## measure throughput and latency on Apache Kafka and PostgreSQL, one JSON line per scenario
 	@go build -o bin/keten ./cmd/keten
-	@go run ./internal/teststack -- bash -c 'bin/keten bench --kafka-brokers "$$KETEN_TEST_BROKERS" --database-url "$$KETEN_TEST_DATABASE_URL" $(ARGS)'
+	@go run ./internal/teststack -- bash -c 'bin/keten bench --kafka-brokers "$$KETEN_TEST_BROKERS" --database-url "$$KETEN_TEST_DATABASE_URL" $(ARGS)$(if $(ARGS),, && bin/keten bench executor --kafka-brokers "$$KETEN_TEST_BROKERS")'
 	@$(if $(ARGS),,bin/keten bench fold)
 
 .PHONY: build
