@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -168,15 +169,13 @@ func runExecutorBench(ctx context.Context, std stdio, cfg executorBenchConfig, l
 }
 
 // report prints the line of a scenario.
-func (b *executorBench) report(scenario string, config map[string]any, results map[string]any) error {
+func (b *executorBench) report(scenario string, config, results map[string]any) error {
 	config["broker"], config["partitions"] = b.broker, defaultPartitions
 	if load, ok := machineLoad(); ok {
 		config["load_1m"] = load
 	}
 	line := map[string]any{"scenario": "executor_" + scenario, "config": config}
-	for k, v := range results {
-		line[k] = v
-	}
+	maps.Copy(line, results)
 	return printJSON(b.std, line)
 }
 
@@ -214,7 +213,7 @@ func (l *benchLedger) config(clientID string) eventlog.Config {
 
 // drop removes what the scenario made on a broker that others use too.
 func (l *benchLedger) drop(ctx context.Context) {
-	l.log.Close()
+	l.log.Close() //nolint:contextcheck // closing is bounded by itself
 	if err := dropTopics(ctx, l.bench.cfg.brokers, l.prefix+".ledger", l.prefix+".snapshots", l.prefix+".output"); err != nil {
 		l.bench.logger.WarnContext(ctx, "topics of the benchmark are left behind", slog.String("prefix", l.prefix), slog.Any("error", err))
 	}
@@ -250,10 +249,10 @@ func (l *benchLedger) run(ctx context.Context, registry *executor.Registry, metr
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- x.Run(ctx) }()
-	return sync.OnceValue(func() error {
+	return sync.OnceValue(func() error { //nolint:contextcheck // closing is bounded by itself
 		cancel()
 		err := <-ended
-		log.Close() //nolint:contextcheck // closing is bounded by itself
+		log.Close()
 		return err
 	}), nil
 }
@@ -330,7 +329,7 @@ func (l *benchLedger) create(ctx context.Context, n int, kind chainOf, partition
 	if err != nil {
 		return err
 	}
-	return l.append(msgs)()
+	return l.append(msgs)() //nolint:contextcheck // a record under way cannot be called back
 }
 
 func defaultChain(taskType string) chainOf {

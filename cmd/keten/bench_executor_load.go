@@ -43,7 +43,7 @@ func (b *executorBench) throughput(ctx context.Context) error {
 		}
 		done := c.expect(n)
 		begin := time.Now()
-		wait := l.append(msgs)
+		wait := l.append(msgs) //nolint:contextcheck // a record under way cannot be called back
 		if err := await(ctx, done); err != nil {
 			return 0, fmt.Errorf("%w: %d of %d chains are done", err, c.done.Load(), c.target.Load())
 		}
@@ -195,7 +195,7 @@ func (b *executorBench) idleHops(ctx context.Context) error {
 			return err
 		}
 		at := time.Now()
-		wait := l.append(msgs)
+		wait := l.append(msgs) //nolint:contextcheck // a record under way cannot be called back
 		if err := await(ctx, done); err != nil {
 			return err
 		}

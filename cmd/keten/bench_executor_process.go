@@ -16,7 +16,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/keten-ledger/keten/executor"
@@ -37,11 +36,11 @@ const (
 // A processLine is what the process of a benchmark says: that a handler was
 // started, or how much memory it takes.
 type processLine struct {
-	Type        string    `json:"type,omitempty"`
-	Collection  uuid.UUID `json:"collection,omitzero"`
-	Partition   int32     `json:"partition"`
-	HeapMiB     float64   `json:"heap_mib,omitempty"`
-	ResidentMiB float64   `json:"resident_mib,omitempty"`
+	Type        string  `json:"type,omitempty"`
+	Collection  string  `json:"collection,omitempty"`
+	Partition   int32   `json:"partition"`
+	HeapMiB     float64 `json:"heap_mib,omitempty"`
+	ResidentMiB float64 `json:"resident_mib,omitempty"`
 
 	at   time.Time // when the benchmark read it
 	from *benchProcess
@@ -96,17 +95,17 @@ type processHandlers struct {
 func (p *processHandlers) say(l processLine) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_ = p.out.Encode(l) // nobody listens any more: the benchmark is gone
+	_ = p.out.Encode(l) //nolint:errchkjson // no memory is NaN; else nobody listens any more: the benchmark is gone
 }
 
 func (p *processHandlers) registry() *executor.Registry {
 	r := executor.NewRegistry()
 	r.HandleRaw(noteType, func(_ context.Context, t executor.RawTask) (json.RawMessage, error) {
-		p.say(processLine{Type: t.Type, Collection: t.Collection, Partition: ledger.PartitionOf(t.Collection)})
+		p.say(processLine{Type: t.Type, Collection: t.Collection.String(), Partition: ledger.PartitionOf(t.Collection)})
 		return nil, nil
 	})
 	r.HandleRaw(holdType, func(ctx context.Context, t executor.RawTask) (json.RawMessage, error) {
-		p.say(processLine{Type: t.Type, Collection: t.Collection, Partition: ledger.PartitionOf(t.Collection)})
+		p.say(processLine{Type: t.Type, Collection: t.Collection.String(), Partition: ledger.PartitionOf(t.Collection)})
 		<-ctx.Done()
 		return nil, context.Cause(ctx)
 	})
@@ -144,7 +143,7 @@ func (l *benchLedger) startProcess(ctx context.Context, slots int, lines chan<- 
 	}
 	b := l.bench
 	p := &benchProcess{lines: lines}
-	p.cmd = exec.CommandContext(ctx, self, "bench", "executor", "process", "--kafka-brokers", strings.Join(b.cfg.brokers, ","), //nolint:gosec // ourselves
+	p.cmd = exec.CommandContext(ctx, self, "bench", "executor", "process", "--kafka-brokers", strings.Join(b.cfg.brokers, ","),
 		"--prefix", l.prefix, "--slots", strconv.Itoa(slots), "--log-level", b.cfg.logLevel)
 	p.cmd.Stderr = b.std.err
 	p.cmd.WaitDelay = time.Second
@@ -204,8 +203,8 @@ func nextLine(ctx context.Context, lines <-chan processLine) (processLine, error
 
 // started waits until so many collections were started by one of the processes,
 // and returns when each was.
-func started(ctx context.Context, lines <-chan processLine, by *benchProcess, taskType string, collections int) (map[uuid.UUID]time.Time, error) {
-	at := make(map[uuid.UUID]time.Time, collections)
+func started(ctx context.Context, lines <-chan processLine, by *benchProcess, taskType string, collections int) (map[string]time.Time, error) {
+	at := make(map[string]time.Time, collections)
 	for len(at) < collections {
 		line, err := nextLine(ctx, lines)
 		if err != nil {

@@ -144,7 +144,7 @@ func (h *history) grow(ctx context.Context, records int) error {
 			busy = true
 			h.records++
 			unacked++
-			h.ledger.log.Append(msg, func(at int64, err error) {
+			h.ledger.log.Append(msg, func(at int64, err error) { //nolint:contextcheck // a record under way cannot be called back
 				if err == nil && at != offset {
 					err = fmt.Errorf("record of partition %d landed at offset %d, not %d: somebody else writes", msg.Partition, at, offset)
 				}
