@@ -64,7 +64,7 @@ func encode(partition int32, source string, e ledger.Event) (ledger.Message, err
 // newEventID returns a UUIDv7 (RFC 9562). It need not be a secret, and so many
 // are made that asking the kernel for each would be felt.
 func newEventID(now time.Time) (id uuid.UUID) {
-	binary.BigEndian.PutUint64(id[:8], uint64(now.UnixMilli())<<16|rand.Uint64()&0x0fff|0x7000) //nolint:gosec // the year is not before 1970
+	binary.BigEndian.PutUint64(id[:8], uint64(now.UnixMilli())<<16|rand.Uint64()&0x0fff|0x7000)
 	binary.BigEndian.PutUint64(id[8:], rand.Uint64()>>2|1<<63)
 	return id
 }

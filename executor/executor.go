@@ -323,9 +323,10 @@ func (x *Executor) allOwners() []*owner {
 }
 
 func (x *Executor) assigned(ctx context.Context, partitions []int32) {
+	at := time.Now() // before the log ends are asked, which it kicks off
 	for _, p := range partitions {
 		o := x.ownerOrNew(ctx, p)
-		o.mail.put(func(now time.Time) { o.assigned(ctx, now) })
+		o.mail.put(func(time.Time) { o.assigned(ctx, at) })
 	}
 	select {
 	case x.kick <- struct{}{}:

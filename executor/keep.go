@@ -43,11 +43,12 @@ type keeping struct {
 }
 
 type unacked struct {
-	s  *sent
-	at time.Time
+	s     *sent
+	at    time.Time
+	again bool // the outbox could not take it at that time
 }
 
-func (k *keeping) sent(s *sent, now time.Time) { k.unacked.push(unacked{s, now}) }
+func (k *keeping) sent(s *sent, now time.Time) { k.unacked.push(unacked{s: s, at: now}) }
 
 // nextTime returns when the oldest outcome has waited too long, zero for none.
 func (k *keeping) nextTime() time.Time {
@@ -66,7 +67,7 @@ func (o *owner) keepOutcomes(now time.Time) {
 	for k.unacked.len() > 0 {
 		u := k.unacked.first()
 		over := o.isOver(u.s)
-		if !over && k.stuck == nil && now.Sub(u.at) < keepAfter {
+		if !over && (k.stuck == nil || u.again) && now.Sub(u.at) < keepAfter {
 			return
 		}
 		k.unacked.pop()
@@ -84,17 +85,27 @@ func (o *owner) keep(s *sent, done func()) {
 	s.kept = true
 	o.x.outbox.Put(s.msg, func(err error) {
 		o.x.outboxAnswered(err)
+		o.mail.put(func(now time.Time) { o.keptAnswered(s, err, now) })
 		if done != nil {
 			done()
 		}
 	})
 }
 
+// keptAnswered notes that an outcome is on the disk, or tries again later.
+func (o *owner) keptAnswered(s *sent, err error, now time.Time) {
+	s.safe = err == nil
+	if err != nil && o.sent[s.msg.EventID] == s {
+		s.kept = false
+		o.keeping.unacked.push(unacked{s: s, at: now, again: true})
+	}
+}
+
 // keepAll puts all outcomes into the outbox that may not be in the log. It is
 // for an owner that ends.
 func (o *owner) keepAll(kept *sync.WaitGroup) {
 	for _, s := range o.sent {
-		if s.kind == sentOutcome && !s.kept && !o.isOver(s) {
+		if s.kind == sentOutcome && !s.safe && !o.isOver(s) {
 			kept.Add(1)
 			o.keep(s, kept.Done)
 		}

@@ -42,7 +42,8 @@ type sent struct {
 	failures int       // appends that ended with an error
 	retryAt  time.Time // zero while an append is under way
 	acked    atomic.Bool
-	kept     bool // of an outcome: it was put into the outbox
+	kept     bool // of an outcome: it is in the outbox, or on its way there
+	safe     bool // of an outcome: it is on the disk
 }
 
 // The pause before a record is appended again doubles from resendFirst to

@@ -151,7 +151,7 @@ func (x *Executor) writeFinalSnapshots(ctx context.Context) {
 	defer stop()
 	var writing sync.WaitGroup
 	x.eachOwner(func(o *owner) {
-		if o.phase == stopped || !o.snapshots.final || o.snapshots.writing || o.fold.Position() <= o.snapshots.newest.Position {
+		if o.phase == stopped || !o.snapshots.final || o.fold.Position() <= o.snapshots.newest.Position {
 			return
 		}
 		snapshot := o.snapshot()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -103,7 +104,7 @@ func headers(m Meta, name, subject string) []Header {
 	hs := make([]Header, 0, 8)
 	buf := make([]byte, 0, headersBytes+len(m.Source)+len(m.Traceparent))
 	add := func(key string) {
-		hs = append(hs, Header{key, buf[:len(buf):len(buf)]})
+		hs = append(hs, Header{key, slices.Clip(buf)})
 		buf = buf[len(buf):]
 	}
 	buf = append(buf, "1.0"...)
