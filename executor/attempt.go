@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"encoding/binary"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -30,7 +31,10 @@ func (a *attempt) runID() ledger.RunID {
 	return ledger.RunID{Collection: a.def.Collection, Run: a.def.Run}
 }
 
-func (a *attempt) attrs() []any { return attemptAttrs(&a.def) }
+// logger returns base with the attempt's ids.
+func (a *attempt) logger(base *slog.Logger) *slog.Logger {
+	return slog.New(attemptLog{base.Handler(), &a.def})
+}
 
 // runner returns what runs this process's attempts.
 func (x *Executor) runner() runner {

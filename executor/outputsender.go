@@ -17,7 +17,7 @@ func (x *Executor) newOutput(a ledger.Attempt) *Output {
 		r.Entries = []eventlog.OutputEntry{{Seq: e.Seq, Kind: string(e.Kind), Percent: e.Percent, Text: e.Text, At: e.At.UTC()}}
 		value, err := eventlog.EncodeOutput(r)
 		if err != nil { // cannot be: all texts are valid
-			x.logger.Error("output cannot be encoded", append(attemptAttrs(&a), slog.Any("error", err))...)
+			slog.New(attemptLog{x.logger.Handler(), &a}).Error("output cannot be encoded", slog.Any("error", err))
 			return
 		}
 		x.log.AppendOutput(ledger.PartitionOf(r.CollectionID), []byte(r.CollectionID.String()), value)

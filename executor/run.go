@@ -64,7 +64,7 @@ func (r *runner) task(a *ledger.Attempt, deadline time.Time) RawTask {
 	t := RawTask{Args: a.Task.Args, TaskInfo: TaskInfo{
 		Previous: a.Input, Collection: a.Collection, Tenant: a.Tenant, TaskID: a.Task.ID,
 		Type: a.Task.Type, Name: a.Task.Name, Run: a.Run, Attempt: a.Number, Fence: a.ID,
-		Timeout: time.Duration(a.Task.TimeoutMS) * time.Millisecond, Deadline: deadline, Logger: r.logger.With(attemptAttrs(a)...),
+		Timeout: time.Duration(a.Task.TimeoutMS) * time.Millisecond, Deadline: deadline, Logger: slog.New(attemptLog{r.logger.Handler(), a}),
 	}}
 	if r.output != nil {
 		t.Output = r.output(*a)
@@ -75,8 +75,8 @@ func (r *runner) task(a *ledger.Attempt, deadline time.Time) RawTask {
 	return t
 }
 
-func attemptAttrs(a *ledger.Attempt) []any {
-	return []any{
+func attemptAttrs(a *ledger.Attempt) []slog.Attr {
+	return []slog.Attr{
 		slog.String("collection_id", a.Collection.String()), slog.String("task_id", a.Task.ID.String()),
 		slog.String("type", a.Task.Type), slog.Int("run", a.Run), slog.Int("attempt", a.Number),
 	}

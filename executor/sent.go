@@ -171,7 +171,7 @@ func (o *owner) startAccepted(s *sent, out *ledger.Outcome) {
 // record that is invalid is replaced by one without payload.
 func (o *owner) outcomeReadBack(ctx context.Context, s *sent, out *ledger.Outcome) {
 	a := s.attempt
-	attrs := a.attrs()
+	logger := a.logger(o.logger)
 	switch out.Verdict {
 	case ledger.Invalid:
 		o.replaceInvalid(ctx, s, out.Reason)
@@ -182,18 +182,18 @@ func (o *owner) outcomeReadBack(ctx context.Context, s *sent, out *ledger.Outcom
 			next.sinceMS = out.TimeMS // the start that was appended with the outcome
 		}
 		if s.report.deferred {
-			o.logger.InfoContext(ctx, "attempt deferred, its outcome comes from outside", attrs...)
+			logger.InfoContext(ctx, "attempt deferred, its outcome comes from outside")
 		}
 		if s.report.err != nil {
-			o.logger.InfoContext(ctx, "attempt failed", append(attrs, slog.String("code", s.report.err.Code),
-				slog.String("message", s.report.err.Message), slog.Bool("retryable", s.report.err.Retryable))...)
+			logger.InfoContext(ctx, "attempt failed", slog.String("code", s.report.err.Code),
+				slog.String("message", s.report.err.Message), slog.Bool("retryable", s.report.err.Retryable))
 		}
 	case ledger.Duplicate, ledger.Stale, ledger.Foreign:
 		if s.report.deferred { // the outcome from outside was faster
 			break
 		}
 		o.x.metrics.attempts.WithLabelValues(a.def.Task.Type, resultTakenOver).Inc()
-		o.logger.InfoContext(ctx, "outcome came too late", append(attrs, slog.String("reason", string(out.Reason)))...)
+		logger.InfoContext(ctx, "outcome came too late", slog.String("reason", string(out.Reason)))
 	}
 	delete(o.held, a.def.ID)
 }

@@ -279,7 +279,7 @@ func (o *owner) handlerReturned(ctx context.Context, a *attempt, r *report, now 
 	case r.abandoned:
 		// It stays held: nobody here may start it again.
 		o.x.metrics.attempts.WithLabelValues(a.def.Task.Type, r.result).Inc()
-		o.logger.InfoContext(ctx, "attempt left to the next owner", a.attrs()...)
+		a.logger(o.logger).InfoContext(ctx, "attempt left to the next owner")
 	case r.broken != nil:
 		o.stop(ctx, r.broken)
 	case a.closed, o.phase == stopped:
