@@ -16,11 +16,14 @@ import (
 )
 
 // brokerWatch logs when a broker can no longer be reached and when it can
-// again: once per change, however many clients and tries there are.
+// again: once per change, however many clients and tries there are. It begins
+// when the ledger is open: until then the error of Open says it, and whoever tries
+// to open it again and again, each time with a new watch, would be told each time.
 type brokerWatch struct {
 	logger *slog.Logger
 
 	mu   sync.Mutex
+	open bool
 	away map[string]error // address to the last error of connecting to it
 }
 
@@ -35,18 +38,33 @@ func (w *brokerWatch) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, 
 	}
 	addr := net.JoinHostPort(meta.Host, strconv.Itoa(int(meta.Port)))
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	_, was := w.away[addr]
 	if err != nil {
 		w.away[addr] = err
 	} else {
 		delete(w.away, addr)
 	}
-	w.mu.Unlock()
 	switch {
+	case !w.open:
 	case err != nil && !was:
-		w.logger.Warn("broker cannot be reached", slog.String("broker", addr), slog.Any("error", err))
+		w.logAway(addr, err)
 	case err == nil && was:
 		w.logger.Info("broker can be reached again", slog.String("broker", addr))
+	}
+}
+
+func (w *brokerWatch) logAway(addr string, err error) {
+	w.logger.Warn("broker cannot be reached", slog.String("broker", addr), slog.Any("error", err))
+}
+
+// begin lets changes be logged, and logs which brokers are away already.
+func (w *brokerWatch) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.open = true
+	for addr, err := range w.away {
+		w.logAway(addr, err)
 	}
 }
 

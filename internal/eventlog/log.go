@@ -82,6 +82,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 		return nil, fmt.Errorf("open ledger %s: %w", l.topic, l.explain(ctx, err))
 	}
 	l.opened.Store(true)
+	l.watch.begin()
 	return l, nil
 }
 

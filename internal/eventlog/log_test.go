@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -191,6 +192,26 @@ func TestLeaderlessPartitionIsWaitedFor(t *testing.T) {
 	pollRecords(t, r, 1)
 	require.Equal(t, 1, strings.Count(out.String(), "partition cannot be read at the moment"))
 	require.Equal(t, 1, strings.Count(out.String(), "partition is read again"))
+}
+
+// Whoever waits for brokers opens the ledger again and again. The error says why
+// it cannot be opened; the log of a process that waits for an hour stays short.
+func TestOpenLeavesTheLogToItsCaller(t *testing.T) {
+	t.Parallel()
+	port, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, port.Close())
+	var out lockedBuffer
+	cfg := eventlog.Config{
+		Brokers: []string{port.Addr().String()}, AllowSingleReplica: true,
+		Logger: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelInfo})),
+	}
+	for range 3 {
+		_, err = eventlog.Open(t.Context(), cfg)
+		require.ErrorIs(t, err, eventlog.ErrUnreachable)
+		require.ErrorContains(t, err, cfg.Brokers[0])
+	}
+	require.Empty(t, out.String())
 }
 
 // lockedBuffer takes what several goroutines log.
