@@ -9,9 +9,14 @@
 //
 // A handler is started for an accepted TaskStarted only, once that record was
 // read back, and at most once per attempt. What it returns is appended as the
-// attempt's outcome and kept until it, too, was read back. The outcome of a
-// task and the start of the next one are appended together, so a task costs one
-// awaited round trip.
+// attempt's outcome and kept until it, too, was read back; while the brokers are
+// away it waits on the disk. The outcome of a task and the start of the next one
+// are appended together, so a task costs one awaited round trip.
+//
+// An owner has a tenure per queue that its process serves: the claim it acts
+// under. When it loses the partition, or its process ends, it gives its claims
+// back and says which handlers still run; they finish, and whoever owns the
+// partition then leaves them alone.
 //
 // # What handlers can rely on
 //
