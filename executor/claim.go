@@ -195,7 +195,8 @@ func (o *owner) watchSet(t *tenure, worker string) {
 
 // mayReclaim reports whether the claim of another worker may be taken: because
 // work has stood untouched for the lease, the claim has stood free for so long,
-// or its holder belongs to another set and is gone.
+// or its holder belongs to another set and is gone, having given it back or not.
+// While that one lives, another of its set is to go on.
 func (o *owner) mayReclaim(t *tenure, now time.Time) bool {
 	if now.Before(t.checkAt) {
 		return false
@@ -208,7 +209,7 @@ func (o *owner) mayReclaim(t *tenure, now time.Time) bool {
 	if !ok {
 		return true
 	}
-	if !holder.Released && setOf(holder.Worker) != o.x.set && o.members.gone(holder.Worker, t.fencedAt) {
+	if setOf(holder.Worker) != o.x.set && o.members.gone(holder.Worker, t.fencedAt) {
 		return true
 	}
 	work := o.idleWork(t, &holder, now)

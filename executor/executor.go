@@ -37,7 +37,8 @@ const (
 	// cancelWait bounds how long a shutdown waits for handlers whose context
 	// was canceled, and readBackWait how long for outcomes to be read back. A
 	// command that does not heed SIGTERM is killed after five seconds. The next
-	// owner leaves the attempts alone for so much longer than the grace.
+	// owner leaves the attempts alone for so much longer than the grace. What is
+	// not read back in that time has been in the outbox for long: see keepAfter.
 	cancelWait   = 6 * time.Second
 	readBackWait = 5 * time.Second
 )
@@ -258,7 +259,6 @@ func (x *Executor) shutdown(ctx context.Context, r *eventlog.Reader) {
 		x.tally.wait(cancelWait, func(handlers, _ int) bool { return handlers == 0 })
 	}
 	x.tally.wait(readBackWait, func(_, outcomes int) bool { return outcomes == 0 })
-	x.keepWhatIsLeft(ctx)
 	if handlers, outcomes := x.tally.now(); handlers+outcomes > 0 {
 		x.logger.WarnContext(ctx, "executor ends early; attempts are left to the next owner, outcomes to the outbox",
 			slog.Int("handlers_running", handlers), slog.Int("outcomes_unconfirmed", outcomes), slog.Bool("outbox", x.outbox != nil))

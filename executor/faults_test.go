@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -324,9 +325,14 @@ func TestGhostClaim(t *testing.T) {
 		p := w.start(t, reg)
 		running := w.create(t, 0, task("hold"), task("add"))
 		b := <-starts
-		w.append(t, 0, ledger.PartitionClaimed{Queue: "default", Prev: w.lastClaim(0), Worker: "default/ghost"})
+		claim := w.lastClaim(0)
+		w.append(t, 0, ledger.PartitionClaimed{Queue: "default", Prev: claim, Worker: "default/ghost"})
 		id := w.create(t, 0, task("add"))
 		began := time.Now()
+		w.witness.await(t, "the release of the claim that was lost", func([]fact) bool {
+			r := w.witness.releases(p.worker)
+			return len(r) == 1 && r[0].Claim == claim && slices.Equal(r[0].Running, []int64{b.task.Fence})
+		})
 		require.Equal(t, ledger.StatusSucceeded, w.witness.awaitRun(t, id, 1).Status)
 		require.Greater(t, time.Since(began), executor.DefaultLease)
 		require.Less(t, time.Since(began), 2*executor.DefaultLease)

@@ -28,8 +28,6 @@ const (
 	keepAfter = 500 * time.Millisecond
 	// mostOutboxes bounds the processes that share a folder for their outboxes.
 	mostOutboxes = 64
-	// keepWait bounds how long a shutdown waits for the disk.
-	keepWait = 10 * time.Second
 )
 
 // keeping is an owner's outcomes whose append has not been acknowledged, oldest
@@ -73,7 +71,7 @@ func (o *owner) keepOutcomes(now time.Time) {
 		k.unacked.pop()
 		if !over && o.x.outbox != nil {
 			k.stuck = u.s
-			o.keep(u.s, nil)
+			o.keep(u.s)
 		}
 	}
 }
@@ -81,35 +79,22 @@ func (o *owner) keepOutcomes(now time.Time) {
 // isOver reports whether an outcome needs no outbox: it is in the log.
 func (o *owner) isOver(s *sent) bool { return s.acked.Load() || o.sent[s.msg.EventID] != s }
 
-func (o *owner) keep(s *sent, done func()) {
+// keep puts an outcome into the outbox, and tries again later when that cannot
+// take it.
+func (o *owner) keep(s *sent) {
 	s.kept = true
 	o.x.outbox.Put(s.msg, func(err error) {
 		o.x.outboxAnswered(err)
-		o.mail.put(func(now time.Time) { o.keptAnswered(s, err, now) })
-		if done != nil {
-			done()
+		if err == nil {
+			return
 		}
+		o.mail.put(func(now time.Time) {
+			if o.sent[s.msg.EventID] == s {
+				s.kept = false
+				o.keeping.unacked.push(unacked{s: s, at: now, again: true})
+			}
+		})
 	})
-}
-
-// keptAnswered notes that an outcome is on the disk, or tries again later.
-func (o *owner) keptAnswered(s *sent, err error, now time.Time) {
-	s.safe = err == nil
-	if err != nil && o.sent[s.msg.EventID] == s {
-		s.kept = false
-		o.keeping.unacked.push(unacked{s: s, at: now, again: true})
-	}
-}
-
-// keepAll puts all outcomes into the outbox that may not be in the log. It is
-// for an owner that ends.
-func (o *owner) keepAll(kept *sync.WaitGroup) {
-	for _, s := range o.sent {
-		if s.kind == sentOutcome && !s.safe && !o.isOver(s) {
-			kept.Add(1)
-			o.keep(s, kept.Done)
-		}
-	}
 }
 
 // DefaultOutboxDir is where the programs of this module keep outboxes unless they
@@ -255,25 +240,4 @@ func (x *Executor) sendLeft(ctx context.Context, box *outbox.Outbox) {
 		}
 	}
 	x.logger.InfoContext(ctx, "outcomes of the earlier process are in the ledger")
-}
-
-// keepWhatIsLeft puts into the outbox what a shutdown could not append.
-func (x *Executor) keepWhatIsLeft(ctx context.Context) {
-	if x.outbox == nil {
-		return
-	}
-	var kept sync.WaitGroup
-	x.eachOwner(func(o *owner) { o.keepAll(&kept) })
-	done := make(chan struct{})
-	go func() {
-		kept.Wait()
-		close(done)
-	}()
-	timer := time.NewTimer(keepWait)
-	defer timer.Stop()
-	select {
-	case <-done:
-	case <-timer.C:
-		x.logger.ErrorContext(ctx, "the outbox does not answer; outcomes may be lost")
-	}
 }

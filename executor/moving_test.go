@@ -116,6 +116,101 @@ func TestReturnBeforeTheReleaseLands(t *testing.T) {
 	})
 }
 
+// startsOwnWork appends a collection to each partition whose first task is started
+// in the name of a process, and returns the collections by partition.
+func (w *world) startsOwnWork(t *testing.T, p *process, partitions int32) map[int32]uuid.UUID {
+	t.Helper()
+	ids := make(map[int32]uuid.UUID)
+	for i := range partitions {
+		ids[i] = w.create(t, i, task("hold", onInterruptFail))
+		w.begin(t, ids[i], 1, w.lastClaim(i), p.worker)
+	}
+	return ids
+}
+
+// From the moment a partition is taken away, no handler of it begins: not for a
+// start that was read and waited for fresh knowledge, however late the release
+// lands.
+func TestNoHandlerBeginsAfterTheDecisionToRelease(t *testing.T) {
+	t.Parallel()
+	bubble(t, 2, func(t *testing.T, w *world) {
+		reg, starts := newStarts()
+		first := w.start(t, reg)
+		w.claimed(t, first.worker, 2)
+		var stale, unwritten *kfake.FaultHandle
+		ids := make(map[int32]uuid.UUID)
+		second := w.start(t, reg, func(*executor.Config) { // it needs what is broken now to open the log
+			stale = w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Err: kerr.LeaderNotAvailable, Count: -1})
+			time.Sleep(executor.DefaultLease + time.Second)
+			for i := range int32(2) {
+				ids[i] = w.createAt(t, i, 0, task("hold", onInterruptFail))
+				w.begin(t, ids[i], 1, w.lastClaim(i), first.worker)
+			}
+			time.Sleep(time.Second)
+			require.Empty(t, starts, "its knowledge is too old")
+			unwritten = w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicas, Count: -1})
+		})
+		time.Sleep(5 * time.Second)
+		stale.Remove()
+		kept := await(t, starts)
+		time.Sleep(5 * time.Second)
+		require.Empty(t, starts)
+		unwritten.Remove()
+		moved := await(t, starts)
+		require.NotEqual(t, kept.task.Collection, moved.task.Collection)
+		require.Equal(t, 2, moved.task.Attempt)
+		require.Equal(t, ledger.StatusNotStarted, w.witness.attempts(moved.task.Collection)[0].Status)
+		require.Equal(t, second.worker, w.witness.attempts(moved.task.Collection)[1].Worker)
+		kept.end <- nil
+		moved.end <- nil
+		for _, id := range ids {
+			require.Equal(t, ledger.StatusSucceeded, w.witness.awaitRun(t, id, 1).Status)
+		}
+	})
+}
+
+// A start that is read only after its claim was given back gets no handler, also
+// in a process that lives on and reads the partition for what it still holds.
+func TestStartReadAfterTheRelease(t *testing.T) {
+	t.Parallel()
+	bubble(t, 2, func(t *testing.T, w *world) {
+		reg, starts := newStarts()
+		first := w.start(t, reg)
+		w.claimed(t, first.worker, 2)
+		running := make(map[uuid.UUID]begun)
+		for i := range int32(2) {
+			w.create(t, i, task("hold"))
+			b := await(t, starts)
+			running[b.task.Collection] = b
+		}
+		var unread *kfake.FaultHandle
+		var ids map[int32]uuid.UUID
+		second := w.start(t, reg, func(*executor.Config) { // it needs the log to be opened
+			unread = w.unread()
+			ids = w.startsOwnWork(t, first, 2)
+		})
+		time.Sleep(5 * time.Second)
+		unread.Remove()
+		for range ids {
+			b := await(t, starts)
+			partition := ledger.PartitionOf(b.task.Collection)
+			moved := w.holderOf(partition) == second.worker
+			require.Equal(t, moved, b.task.Attempt == 2, "partition %d, attempt %d", partition, b.task.Attempt)
+			if moved {
+				require.Equal(t, ledger.StatusNotStarted, w.witness.attempts(b.task.Collection)[0].Status)
+			}
+			b.end <- nil
+		}
+		for _, id := range ids {
+			require.Equal(t, ledger.StatusSucceeded, w.witness.awaitRun(t, id, 1).Status)
+		}
+		require.Empty(t, starts)
+		for _, b := range running {
+			b.end <- nil
+		}
+	})
+}
+
 // A handler that says that its outcome comes later gives its slot back; the
 // outcome is then anybody's who has the token.
 func TestHandlerThatDefers(t *testing.T) {

@@ -43,7 +43,6 @@ type sent struct {
 	retryAt  time.Time // zero while an append is under way
 	acked    atomic.Bool
 	kept     bool // of an outcome: it is in the outbox, or on its way there
-	safe     bool // of an outcome: it is on the disk
 }
 
 // The pause before a record is appended again doubles from resendFirst to
