@@ -1,6 +1,7 @@
 package executor_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"testing"
@@ -324,5 +325,55 @@ func TestSnapshotBeyondTheLogStopsThePartition(t *testing.T) {
 		require.Empty(t, starts)
 		require.ErrorContains(t, p.executor.Ready(), "partition 0 has stopped")
 		require.ErrorContains(t, p.executor.Ready(), "the log ends at offset")
+	})
+}
+
+// A partition that comes back to a process that holds nothing of it is taken from
+// a snapshot, behind the release that this process wrote and never read, and is
+// claimed again.
+func TestPartitionReturnsBehindASnapshot(t *testing.T) {
+	t.Parallel()
+	bubble(t, 2, func(t *testing.T, w *world) {
+		reg, _ := newStarts()
+		first := w.start(t, reg)
+		w.claimed(t, first.worker, 2)
+		second := w.start(t, reg)
+		w.claimed(t, second.worker, 1)
+		for p := range int32(2) {
+			id := w.create(t, p, task("add"))
+			require.Equal(t, ledger.StatusSucceeded, w.witness.awaitRun(t, id, 1).Status)
+		}
+		second.stop()
+		require.NoError(t, second.wait(t))
+		for p := range int32(2) {
+			id := w.create(t, p, task("add"))
+			require.Equal(t, ledger.StatusSucceeded, w.witness.awaitRun(t, id, 1).Status)
+			require.Equal(t, first.worker, w.holderOf(p))
+		}
+		require.Equal(t, 1, first.metric("keten_snapshots_total", "result", "restored"))
+	})
+}
+
+// A process that holds an attempt folds on record by record when the partition
+// comes back, past a snapshot: what became of the attempt is in the records.
+func TestHeldAttemptIsFollowedPastASnapshot(t *testing.T) {
+	t.Parallel()
+	bubble(t, 1, func(t *testing.T, w *world) {
+		reg, starts := newStarts()
+		first := w.start(t, reg)
+		id := w.create(t, 0, task("hold"))
+		b := await(t, starts)
+		second := w.start(t, reg)
+		first.wire.setCut(true)
+		again := await(t, starts)
+		again.end <- nil
+		require.Equal(t, ledger.StatusSucceeded, w.witness.awaitRun(t, id, 1).Status)
+		second.stop()
+		require.NoError(t, second.wait(t))
+		first.wire.setCut(false)
+		await(t, b.ctx.Done())
+		require.ErrorIs(t, context.Cause(b.ctx), executor.ErrTakenOver)
+		next := w.create(t, 0, task("add"))
+		require.Equal(t, ledger.StatusSucceeded, w.witness.awaitRun(t, next, 1).Status)
 	})
 }

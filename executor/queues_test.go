@@ -206,3 +206,35 @@ func TestCollectionsTakeTurns(t *testing.T) {
 		require.Equal(t, ledger.StatusSucceeded, w.witness.awaitRun(t, long, 1).Status)
 	})
 }
+
+// Who waits for a type that has reached its limit does not stand in the way of
+// others that wait for any slot.
+func TestLimitDoesNotBlockTheLine(t *testing.T) {
+	t.Parallel()
+	bubble(t, 2, func(t *testing.T, w *world) {
+		reg := executor.NewRegistry()
+		scarce, plain := make(chan begun, 10), make(chan begun, 10)
+		for name, starts := range map[string]chan begun{"scarce": scarce, "plain": plain} {
+			reg.HandleRaw(name, func(ctx context.Context, t executor.RawTask) (json.RawMessage, error) {
+				b := begun{t, ctx, make(chan error, 1)}
+				starts <- b
+				return nil, <-b.end
+			})
+		}
+		reg.Limit("scarce", 1)
+		p := w.start(t, reg, func(c *executor.Config) { c.Slots = 2 })
+		w.claimed(t, p.worker, 2)
+		w.create(t, 0, task("scarce"))
+		w.create(t, 1, task("plain"))
+		long, short := await(t, scarce), await(t, plain)
+		w.create(t, 0, task("scarce")) // waits for the type
+		time.Sleep(time.Second)
+		w.create(t, 1, task("plain")) // waits for a slot
+		time.Sleep(time.Second)
+		short.end <- nil
+		await(t, plain).end <- nil
+		require.Empty(t, scarce)
+		long.end <- nil
+		await(t, scarce).end <- nil
+	})
+}
