@@ -184,14 +184,18 @@ func TestStartReadAfterTheRelease(t *testing.T) {
 			b := await(t, starts)
 			running[b.task.Collection] = b
 		}
-		var unread *kfake.FaultHandle
+		var unread, unwritten *kfake.FaultHandle
 		var ids map[int32]uuid.UUID
 		second := w.start(t, reg, func(*executor.Config) { // it needs the log to be opened
 			unread = w.unread()
 			ids = w.startsOwnWork(t, first, 2)
+			unwritten = w.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicas, Count: -1})
 		})
 		time.Sleep(5 * time.Second)
-		unread.Remove()
+		unread.Remove() // the starts are read, and no release yet
+		time.Sleep(5 * time.Second)
+		require.Len(t, starts, 1)
+		unwritten.Remove()
 		for range ids {
 			b := await(t, starts)
 			partition := ledger.PartitionOf(b.task.Collection)

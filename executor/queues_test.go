@@ -211,7 +211,7 @@ func TestCollectionsTakeTurns(t *testing.T) {
 // others that wait for any slot.
 func TestLimitDoesNotBlockTheLine(t *testing.T) {
 	t.Parallel()
-	bubble(t, 2, func(t *testing.T, w *world) {
+	bubble(t, 3, func(t *testing.T, w *world) {
 		reg := executor.NewRegistry()
 		scarce, plain := make(chan begun, 10), make(chan begun, 10)
 		for name, starts := range map[string]chan begun{"scarce": scarce, "plain": plain} {
@@ -223,16 +223,18 @@ func TestLimitDoesNotBlockTheLine(t *testing.T) {
 		}
 		reg.Limit("scarce", 1)
 		p := w.start(t, reg, func(c *executor.Config) { c.Slots = 2 })
-		w.claimed(t, p.worker, 2)
+		w.claimed(t, p.worker, 3)
 		w.create(t, 0, task("scarce"))
 		w.create(t, 1, task("plain"))
 		long, short := await(t, scarce), await(t, plain)
 		w.create(t, 0, task("scarce")) // waits for the type
 		time.Sleep(time.Second)
-		w.create(t, 1, task("plain")) // waits for a slot
-		time.Sleep(time.Second)
+		w.create(t, 2, task("plain")) // waits for a slot
+		time.Sleep(executor.DefaultLease)
+		began := time.Now()
 		short.end <- nil
 		await(t, plain).end <- nil
+		require.Less(t, time.Since(began), 100*time.Millisecond)
 		require.Empty(t, scarce)
 		long.end <- nil
 		await(t, scarce).end <- nil
