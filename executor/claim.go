@@ -250,8 +250,14 @@ func (o *owner) idleWork(t *tenure, holder *ledger.Claim, now time.Time) []actio
 func (o *owner) isIdleWork(t *tenure, a *ledger.Action, now time.Time) bool {
 	open, ok := o.fold.OpenAttempt(a.RunID())
 	switch {
-	case !ok || open.Deferred:
-		return a.BaseMS == 0 || !o.clock.when(a.BaseMS+a.WaitMS).After(now)
+	case a.BaseMS > 0 && o.clock.when(a.BaseMS+a.WaitMS).After(now):
+		return false
+	case !ok:
+		// What nobody here could start either is left where it is, be it for want
+		// of a handler or of a slot: the claim would go to and fro.
+		return o.x.handlers[a.TaskType] != nil && o.x.slots.hasRoom(o.x.slots.class(a.TaskType))
+	case open.Deferred:
+		return true
 	case o.holds(open.ID):
 		return false
 	}

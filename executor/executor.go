@@ -163,6 +163,9 @@ type Executor struct {
 	owners  map[int32]*owner
 	failed  map[int32]error // partitions that stopped
 	away    error           // of the last time the brokers were asked
+	allAway bool            // none of them answered then
+	// outsideSince is since when this process is known not to be in its group.
+	outsideSince time.Time
 	// of the last time they were asked
 	membersError, outboxError error
 	blind                     error // why nothing is read any more
@@ -202,13 +205,15 @@ func (x *Executor) Run(ctx context.Context) error {
 	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
-	if err := x.takeOutbox(ctx); err != nil {
+	if err := x.takeOutbox(ctx, life); err != nil {
 		return fmt.Errorf("run executor: %w", err)
 	}
 	if x.outbox != nil {
 		defer x.closeOutbox(life, x.outbox)
 	}
 	if ctx.Err() != nil {
+		end()
+		x.loops.Wait()
 		return nil
 	}
 	r, err := x.log.NewGroupReader(eventlog.GroupConfig{
@@ -377,11 +382,12 @@ func (x *Executor) Ready() error {
 	case time.Since(x.answeredAt) > x.lease:
 		errs = append(errs, errors.New("the brokers have not answered yet"))
 	}
-	switch {
-	case x.outboxError != nil:
-		errs = append(errs, fmt.Errorf("outcomes cannot be kept on the disk while the brokers are away: %w", x.outboxError))
-	case x.outboxFull():
-		errs = append(errs, errors.New("the outbox is full: no task is started"))
+	if !x.outsideSince.IsZero() && time.Since(x.outsideSince) > x.lease {
+		errs = append(errs, fmt.Errorf("the executor is not in its consumer group %s", x.groupOf(x.set)))
+	}
+	if x.outboxFull() {
+		why := cmp.Or(x.outboxError, errors.New("the outbox is full"))
+		errs = append(errs, fmt.Errorf("outcomes cannot be kept on the disk, and no task is started: %w", why))
 	}
 	for _, p := range slices.Sorted(maps.Keys(x.failed)) {
 		errs = append(errs, fmt.Errorf("partition %d has stopped: %w", p, x.failed[p]))

@@ -22,6 +22,11 @@ const (
 	// outboxBytes bounds the outbox. No task is started while the next outcome
 	// may find no room in it.
 	outboxBytes = 256 << 20
+	// leftTick is how often the brokers are asked while what was left in outboxes
+	// is being appended, and leftTicks how often they answer before the rest is
+	// not waited for.
+	leftTick  = time.Second
+	leftTicks = 10
 	// keepAfter is how long an outcome may go without acknowledgment before it is
 	// put into the outbox. It is far longer than brokers take that are there:
 	// then nothing touches the disk.
@@ -151,8 +156,9 @@ func openOutboxes(dir string, ledgerID uuid.UUID) (own *outbox.Outbox, abandoned
 	return own, abandoned, nil
 }
 
-// takeOutbox opens the outbox and appends what earlier processes have left.
-func (x *Executor) takeOutbox(ctx context.Context) error {
+// takeOutbox opens the outbox and appends what earlier processes have left: until
+// ctx ends before it returns, and until life ends after that.
+func (x *Executor) takeOutbox(ctx, life context.Context) error {
 	if x.outboxDir == "" {
 		return nil
 	}
@@ -163,17 +169,52 @@ func (x *Executor) takeOutbox(ctx context.Context) error {
 	x.mu.Lock()
 	x.outbox = own // Ready may look already
 	x.mu.Unlock()
+	var sending sync.WaitGroup
 	for _, box := range append(abandoned, own) {
 		if d := box.Damage(); d != (outbox.Damage{}) {
 			x.logger.ErrorContext(ctx, "outbox was damaged", slog.Int64("torn_bytes", d.Torn), slog.Int("unreadable_places", d.Places),
 				slog.Int64("unreadable_bytes", d.Bytes), slog.String("copy", d.Copy))
 		}
-		x.sendLeft(ctx, box)
-		if box != own {
-			x.closeOutbox(ctx, box)
-		}
+		sending.Add(1)
+		x.loops.Go(func() {
+			defer sending.Done()
+			x.sendLeft(life, box)
+			if box != own {
+				x.closeOutbox(life, box)
+			}
+		})
 	}
+	sent := make(chan struct{})
+	x.loops.Go(func() {
+		sending.Wait()
+		close(sent)
+	})
+	x.awaitLeft(ctx, sent)
 	return nil
+}
+
+// awaitLeft waits until what was left is in the ledger. Once the brokers have
+// been there for long enough the rest is not waited for: it belongs to partitions
+// that take no records, and must not keep this process from owning others.
+func (x *Executor) awaitLeft(ctx context.Context, sent <-chan struct{}) {
+	tick := time.NewTicker(leftTick)
+	defer tick.Stop()
+	answered := 0
+	for answered < leftTicks {
+		select {
+		case <-sent:
+			return
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		asking, stop := context.WithTimeout(ctx, leftTick)
+		if ends, _ := x.log.SomeEnds(asking); len(ends) > 0 { // without an answer the brokers are away
+			answered++
+		}
+		stop()
+	}
+	x.logger.WarnContext(ctx, "not all outcomes of the earlier process could be appended; it is tried on")
 }
 
 func (x *Executor) closeOutbox(ctx context.Context, box *outbox.Outbox) {

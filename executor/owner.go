@@ -56,6 +56,8 @@ type owner struct {
 	stopping   bool // a shutdown began: nothing is started any more
 	tenures    map[string]*tenure
 	fresh      freshness
+	doubts     int  // log ends in a row that lie before what was read
+	doubting   bool // it is being looked into
 
 	// held attempts: the handler runs, or its outcome has not been read back.
 	held map[int64]*attempt
@@ -407,7 +409,8 @@ func (o *owner) stop(ctx context.Context, err error) {
 	}
 	o.dropToRun("")
 	for _, s := range o.sent {
-		o.forget(s) // what was sent will land, but is not read back
+		s.kept = s.kept && s.acked.Load() // what may not be in the log stays in the outbox
+		o.forget(s)                       // what was sent will land, but is not read back
 		if s.attempt != nil {
 			delete(o.held, s.attempt.def.ID)
 		}

@@ -67,6 +67,13 @@ func (s *slots) tryTake(class string) bool {
 	return s.served(class)
 }
 
+// hasRoom reports whether a slot would be got at once.
+func (s *slots) hasRoom(class string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.isFree(class)
+}
+
 // force takes a slot even when none is free.
 func (s *slots) force(class string) {
 	s.mu.Lock()
@@ -93,11 +100,15 @@ func (s *slots) release(class string) {
 }
 
 func (s *slots) served(class string) bool {
-	if s.free <= 0 || s.limited[class] && s.room[class] <= 0 {
+	if !s.isFree(class) {
 		return false
 	}
 	s.count(class, -1)
 	return true
+}
+
+func (s *slots) isFree(class string) bool {
+	return s.free > 0 && (!s.limited[class] || s.room[class] > 0)
 }
 
 func (s *slots) count(class string, change int) {

@@ -13,6 +13,10 @@ import (
 const (
 	// snapshotPause is how long after a failure no other snapshot is tried.
 	snapshotPause = 30 * time.Second
+	// snapshotReadWait bounds one try to read a snapshot, and snapshotTries how
+	// many fail before the partition is folded without.
+	snapshotReadWait = 10 * time.Second
+	snapshotTries    = 2
 	// finalSnapshotWait bounds how long a shutdown writes snapshots.
 	finalSnapshotWait = 5 * time.Second
 )
@@ -97,7 +101,7 @@ func (x *Executor) resumeAt(ctx context.Context, partition int32) (eventlog.Star
 	case <-ctx.Done():
 		return eventlog.Start{}, context.Cause(ctx)
 	}
-	s, found, err := x.log.ReadSnapshot(ctx, partition)
+	s, found, err := x.readSnapshot(ctx, partition)
 	switch {
 	case err != nil:
 		return eventlog.Start{}, err
@@ -107,6 +111,30 @@ func (x *Executor) resumeAt(ctx context.Context, partition int32) (eventlog.Star
 	start := eventlog.Start{Offset: s.Position, LeaderEpoch: s.Fold.LeaderEpoch()}
 	o.mail.put(func(time.Time) { o.restored(&s) })
 	return start, nil
+}
+
+// readSnapshot reads a partition's newest snapshot. One that cannot be read while
+// the ledger can is done without: it is a shortcut, and would hold up all
+// partitions that were assigned with this one.
+func (x *Executor) readSnapshot(ctx context.Context, partition int32) (s eventlog.RestoredSnapshot, found bool, err error) {
+	for tries := 0; tries < snapshotTries; {
+		s, found, err = x.tryReadSnapshot(ctx, partition)
+		if err == nil || ctx.Err() != nil || errors.Is(err, eventlog.ErrDataLoss) || errors.Is(err, eventlog.ErrCorrupt) {
+			return s, found, err
+		}
+		if _, endErr := x.log.End(ctx, partition); endErr == nil {
+			tries++
+		}
+	}
+	x.logger.ErrorContext(ctx, "snapshots of a partition cannot be read; it is folded without them, which takes longer",
+		slog.Int64("partition", int64(partition)), slog.Any("error", err))
+	return s, false, nil
+}
+
+func (x *Executor) tryReadSnapshot(ctx context.Context, partition int32) (eventlog.RestoredSnapshot, bool, error) {
+	ctx, stop := context.WithTimeout(ctx, snapshotReadWait)
+	defer stop()
+	return x.log.ReadSnapshot(ctx, partition)
 }
 
 // holdsAny reports whether the fold must go on record by record: what was sent

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -15,6 +16,8 @@ const (
 	// watchTick is how often the members of the group are asked, when an owner
 	// waits for a lost worker.
 	watchTick = time.Second
+	// memberCheck is how often a process looks whether it is in its group.
+	memberCheck = 5 * time.Second
 	// endsPerLease is how often per lease the log ends are asked: knowledge of
 	// the log is to be renewed well before it is too old to act on.
 	endsPerLease = 5
@@ -44,7 +47,8 @@ func (x *Executor) watch(ctx context.Context) {
 			asked = now
 			x.askEnds(ctx)
 		}
-		if sets := x.setsOfInterest(); now.Sub(members) >= watchTick && len(sets) > 0 {
+		sets := x.setsOfInterest()
+		if since := now.Sub(members); since >= watchTick && len(sets) > 0 || since >= memberCheck {
 			members = now
 			x.askMembers(ctx, sets)
 		}
@@ -61,39 +65,64 @@ func (x *Executor) askEnds(ctx context.Context) {
 	}
 	asking, stop := context.WithTimeout(ctx, x.lease/2)
 	defer stop()
-	ends, err := x.log.Ends(asking)
+	ends, err := x.log.SomeEnds(asking)
 	if ctx.Err() != nil {
 		return
 	}
-	if x.brokersAnswered(at, err) {
+	if x.brokersAnswered(at, len(ends) > 0, err) {
 		if err != nil {
 			x.logger.WarnContext(ctx, "log ends cannot be read; without them no task is started", slog.Any("error", err))
 		} else {
 			x.logger.InfoContext(ctx, "log ends can be read again")
 		}
 	}
-	if err != nil {
-		return
-	}
 	for i, o := range owners {
 		end, ok := ends[o.partition]
-		if !ok {
-			continue
+		switch {
+		case !ok:
+		case end < known[i]:
+			x.doubt(ctx, o, end)
+		default:
+			o.mail.put(func(time.Time) {
+				o.doubts = 0
+				o.fresh.ended(logEnd{offset: end, at: at}, o.fold.Position())
+			})
 		}
-		// The reader of a partition notices a lost tail, too. But the partition may
-		// be with another process, which has not seen what was lost.
-		if end < known[i] {
-			err := fmt.Errorf("%w: partition %d was read to offset %d, but the log ends at offset %d", eventlog.ErrDataLoss, o.partition, known[i], end)
-			o.mail.put(func(time.Time) { o.stop(ctx, err) })
-			continue
-		}
-		o.mail.put(func(time.Time) { o.fresh.ended(logEnd{offset: end, at: at}, o.fold.Position()) })
 	}
 }
 
+// mostDoubts is how often in a row a log end may lie before what was read, before
+// that is looked into: a broker that does not know yet that it no longer is the
+// leader may say so once.
+const mostDoubts = 3
+
+// doubt looks into a log that seems to end before what was read of it. The reader
+// of a partition notices a lost tail, too. But the partition may be with another
+// process, which has not seen what was lost.
+func (x *Executor) doubt(ctx context.Context, o *owner, end int64) {
+	o.mail.put(func(time.Time) {
+		if o.doubts++; o.doubts < mostDoubts || o.doubting {
+			return
+		}
+		o.doubting = true
+		start := *o.resume.Load()
+		x.loops.Go(func() {
+			asking, stop := context.WithTimeout(ctx, x.lease/2)
+			defer stop()
+			err := x.log.Verify(asking, o.partition, start)
+			o.mail.put(func(time.Time) {
+				o.doubting, o.doubts = false, 0
+				if errors.Is(err, eventlog.ErrDataLoss) {
+					o.stop(ctx, fmt.Errorf("%w (seen at offset %d)", err, end))
+				}
+			})
+		})
+	})
+}
+
 // brokersAnswered notes the outcome of asking and reports whether it differs
-// from the one before.
-func (x *Executor) brokersAnswered(at time.Time, err error) bool {
+// from the one before. some reports that at least one partition's end was told.
+func (x *Executor) brokersAnswered(at time.Time, some bool, err error) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	changed := (x.away == nil) != (err == nil)
@@ -101,13 +130,14 @@ func (x *Executor) brokersAnswered(at time.Time, err error) bool {
 	if err == nil {
 		x.answeredAt = at
 	}
+	x.allAway = !some
 	return changed
 }
 
 func (x *Executor) brokersAway() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.away != nil
+	return x.allAway
 }
 
 // setsOfInterest returns the sets of queues whose members some owner wants to
@@ -144,12 +174,13 @@ func (x *Executor) askMembers(ctx context.Context, sets []string) {
 	case err != nil:
 		x.membersAnswered(ctx, err)
 		return
-	case !members[groups[0]][x.worker]:
+	}
+	x.membersAnswered(ctx, nil)
+	if member := members[groups[0]][x.worker]; !x.memberSeen(member, at) {
 		// Between two generations of the group, or the Kafka client does not
 		// carry the worker's name: then nobody's absence means anything.
 		return
 	}
-	x.membersAnswered(ctx, nil)
 	m := make(memberships, len(sets))
 	for _, set := range sets {
 		m[set] = membership{workers: members[x.groupOf(set)], at: at}
@@ -159,6 +190,19 @@ func (x *Executor) askMembers(ctx context.Context, sets []string) {
 			o.mail.put(func(now time.Time) { o.membersRead(ctx, m, now) })
 		}
 	}
+}
+
+// memberSeen notes whether this process is in its group.
+func (x *Executor) memberSeen(member bool, at time.Time) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch {
+	case member:
+		x.outsideSince = time.Time{}
+	case x.outsideSince.IsZero():
+		x.outsideSince = at
+	}
+	return member
 }
 
 // membersAnswered logs when the members of groups cannot be read any more.

@@ -2,7 +2,10 @@ package eventlog
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -65,52 +68,95 @@ func (l *Log) End(ctx context.Context, partition int32) (int64, error) {
 	if end, ok := l.ends.fresh(partition); ok {
 		return end, nil
 	}
-	all, err := l.Ends(ctx)
+	all, err := l.Ends(ctx, partition)
 	return all[partition], err
 }
 
-// Ends asks the brokers for the next offset of every partition.
-func (l *Log) Ends(ctx context.Context) (map[int32]int64, error) {
+// Ends asks the brokers for the next offset of every partition, or of those that
+// are named, again as long as one of them is without a leader.
+func (l *Log) Ends(ctx context.Context, partitions ...int32) (map[int32]int64, error) {
+	if len(partitions) == 0 {
+		partitions = allPartitions(l.info.Partitions)
+	}
 	began := time.Now() // an answer is as old as its question
-	all, err := l.listOffsets(ctx, l.admin.ListEndOffsets)
+	all, err := l.listOffsets(ctx, l.admin.ListEndOffsets, partitions)
 	if err != nil {
 		return nil, fmt.Errorf("ask for log ends: %w", err)
 	}
-	for partition, offset := range all {
-		l.ends.learn(partition, offset, began)
-	}
+	l.ends.learnAll(all, began)
 	return all, nil
 }
 
-// listOffsets is listOffsetsOf for the ledger's topic.
-func (l *Log) listOffsets(ctx context.Context, list func(context.Context, ...string) (kadm.ListedOffsets, error)) (map[int32]int64, error) {
-	return l.listOffsetsOf(ctx, l.topic, list)
+// SomeEnds asks once for the next offset of every partition and returns those
+// that were told. The error says why others were not.
+func (l *Log) SomeEnds(ctx context.Context) (map[int32]int64, error) {
+	began := time.Now()
+	told, missing, err := l.listOnce(ctx, l.topic, l.admin.ListEndOffsets)
+	if err == nil {
+		err = errors.Join(slices.Collect(maps.Values(missing))...)
+	}
+	if err != nil {
+		err = fmt.Errorf("ask for log ends: %w", err)
+	}
+	l.ends.learnAll(told, began)
+	return told, err
 }
 
-// listOffsetsOf asks for one kind of offset of all partitions of a topic, again
-// as long as brokers are electing leaders.
-func (l *Log) listOffsetsOf(ctx context.Context, topic string, list func(context.Context, ...string) (kadm.ListedOffsets, error)) (map[int32]int64, error) {
+func (e *ends) learnAll(all map[int32]int64, at time.Time) {
+	for partition, offset := range all {
+		e.learn(partition, offset, at)
+	}
+}
+
+// listOffsets is listOffsetsOf for the ledger's topic.
+func (l *Log) listOffsets(ctx context.Context, list listing, partitions []int32) (map[int32]int64, error) {
+	return l.listOffsetsOf(ctx, l.topic, list, partitions)
+}
+
+type listing func(context.Context, ...string) (kadm.ListedOffsets, error)
+
+// listOffsetsOf asks for one kind of offset of partitions of a topic, again as
+// long as brokers are electing their leaders.
+func (l *Log) listOffsetsOf(ctx context.Context, topic string, list listing, partitions []int32) (map[int32]int64, error) {
 	var offsets map[int32]int64
 	err := l.retry(ctx, func() error {
-		listed, err := list(ctx, topic)
+		told, missing, err := l.listOnce(ctx, topic, list)
 		if err != nil {
 			return err
 		}
-		offsets = make(map[int32]int64, l.info.Partitions)
-		for partition := range l.info.Partitions {
-			o, ok := listed.Lookup(topic, partition)
-			switch {
-			case !ok:
-				return fmt.Errorf("partition %d: %w", partition, errNoAnswer)
-			case o.Err != nil:
-				return fmt.Errorf("partition %d: %w", partition, o.Err)
+		for _, p := range partitions {
+			if missing[p] != nil {
+				return missing[p]
 			}
-			offsets[partition] = o.Offset
 		}
+		offsets = told
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	return offsets, nil
+}
+
+// listOnce asks once for one kind of offset of all partitions of a topic. missing
+// says why some were not told.
+func (l *Log) listOnce(ctx context.Context, topic string, list listing) (told map[int32]int64, missing map[int32]error, err error) {
+	listed, err := list(ctx, topic)
+	// One broker that is away leaves the answers of the others.
+	if shards, ok := errors.AsType[*kadm.ShardErrors](err); err != nil && (!ok || shards.AllFailed) {
+		return nil, nil, err
+	}
+	told, missing = make(map[int32]int64, l.info.Partitions), make(map[int32]error)
+	for partition := range l.info.Partitions {
+		o, ok := listed.Lookup(topic, partition)
+		switch {
+		case !ok:
+			missing[partition] = fmt.Errorf("partition %d: %w", partition, errNoAnswer)
+		case o.Err != nil:
+			missing[partition] = fmt.Errorf("partition %d: %w", partition, o.Err)
+		default:
+			told[partition] = o.Offset
+		}
+	}
+	return told, missing, nil
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -113,16 +115,32 @@ func (l *Log) recreated(ctx context.Context) bool {
 	return err == nil && t.id != l.topicID && t.id != uuid.Nil
 }
 
+// Verify checks that the log still holds what was read of a partition before a
+// start. [ErrDataLoss] says that it does not; other errors, that the brokers
+// cannot be asked.
+func (l *Log) Verify(ctx context.Context, partition int32, start Start) error {
+	bad, err := l.verify(ctx, map[int32]Start{partition: start})
+	if err != nil {
+		return err
+	}
+	return bad[partition]
+}
+
 // verify checks that the log still holds what was read of it before each start.
 // bad has an ErrDataLoss for each start that does not fit. The library checks
 // this too, except where it would choose another offset in silence: when a
 // broker does not know the epoch at all, and before it knows the partition.
 func (l *Log) verify(ctx context.Context, starts map[int32]Start) (bad map[int32]error, err error) {
-	first, err := l.listOffsets(ctx, l.admin.ListStartOffsets)
+	// Of these partitions only: one without a leader is not to hold up others.
+	partitions := slices.Collect(maps.Keys(starts))
+	if len(partitions) == 0 {
+		return nil, nil
+	}
+	first, err := l.listOffsets(ctx, l.admin.ListStartOffsets, partitions)
 	if err != nil {
 		return nil, fmt.Errorf("ask for log starts: %w", err)
 	}
-	ends, err := l.Ends(ctx)
+	ends, err := l.Ends(ctx, partitions...)
 	if err != nil {
 		return nil, err
 	}

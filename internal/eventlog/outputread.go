@@ -88,11 +88,11 @@ func (r *OutputReader) begin(ctx context.Context) error {
 	if err := r.log.remake(ctx, r.log.ensureOutput); err != nil {
 		return fmt.Errorf("find the topic of the output: %w", r.log.explain(ctx, err))
 	}
-	starts, err := r.log.listOffsetsOf(ctx, r.log.outputTopic, r.log.admin.ListStartOffsets)
+	starts, err := r.log.listOffsetsOf(ctx, r.log.outputTopic, r.log.admin.ListStartOffsets, allPartitions(r.log.info.Partitions))
 	if err != nil {
 		return fmt.Errorf("ask where the output starts: %w", err)
 	}
-	ends, err := r.log.listOffsetsOf(ctx, r.log.outputTopic, r.log.admin.ListEndOffsets)
+	ends, err := r.log.listOffsetsOf(ctx, r.log.outputTopic, r.log.admin.ListEndOffsets, allPartitions(r.log.info.Partitions))
 	if err != nil {
 		return fmt.Errorf("ask where the output ends: %w", err)
 	}

@@ -254,7 +254,7 @@ func (l *Log) checkIndex(ctx context.Context, index *snapshotIndex) error {
 	}
 	// Whoever wrote a snapshot had read the log up to there, so an end that is
 	// learnt now is not before it.
-	ends, err := l.Ends(ctx)
+	ends, err := l.Ends(ctx, index.partition)
 	if err != nil {
 		return err
 	}

@@ -168,7 +168,7 @@ func (l *Log) preflight(ctx context.Context, t *topicState) error {
 	if err != nil {
 		return fmt.Errorf("read the topic's settings: %w", err)
 	}
-	starts, err := l.listOffsets(ctx, l.admin.ListStartOffsets)
+	starts, err := l.listOffsets(ctx, l.admin.ListStartOffsets, allPartitions(l.info.Partitions))
 	if err != nil {
 		return fmt.Errorf("ask for log starts: %w", err)
 	}
