@@ -158,12 +158,13 @@ type Executor struct {
 	loops     sync.WaitGroup // owners with their drains, poll loop and watch
 	running   sync.WaitGroup // handlers
 
-	mu      sync.Mutex
-	started bool
-	owners  map[int32]*owner
-	failed  map[int32]error // partitions that stopped
-	away    error           // of the last time the brokers were asked
-	allAway bool            // none of them answered then
+	mu       sync.Mutex
+	started  bool
+	stopping bool // a shutdown has begun
+	owners   map[int32]*owner
+	failed   map[int32]error // partitions that stopped
+	away     error           // of the last time the brokers were asked
+	allAway  bool            // none of them answered then
 	// outsideSince is since when this process is known not to be in its group.
 	outsideSince time.Time
 	// of the last time they were asked
@@ -247,6 +248,9 @@ func (x *Executor) begin() bool {
 // here on; the releases tell them for how long what still runs is to be left
 // alone. The group is left last: a worker that has left it is taken for dead.
 func (x *Executor) shutdown(ctx context.Context, r *eventlog.Reader) {
+	x.mu.Lock()
+	x.stopping = true // owners that are made from here on start nothing either
+	x.mu.Unlock()
 	x.eachOwner(func(o *owner) { o.stopStarting(ctx, x.grace+cancelWait) })
 	r.Retire()
 	var snapshots sync.WaitGroup
@@ -345,6 +349,7 @@ func (x *Executor) ownerOrNew(ctx context.Context, partition int32) *owner {
 	o := x.owners[partition]
 	if o == nil {
 		o = newOwner(x, partition)
+		o.stopping = x.stopping
 		x.owners[partition] = o
 		x.loops.Go(func() { o.run(ctx) })
 	}

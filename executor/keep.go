@@ -120,6 +120,22 @@ func DefaultOutboxDir() string {
 	return filepath.Join(home, ".local", "state", "keten", "outbox")
 }
 
+// MakeDefaultOutboxDir makes DefaultOutboxDir and returns it. Where it cannot be, for
+// instance in a container without a home, it logs a warning and returns "": nobody
+// asked for an outbox.
+func MakeDefaultOutboxDir(ctx context.Context, logger *slog.Logger) string {
+	dir := DefaultOutboxDir()
+	err := errors.New("there is no home folder")
+	if dir != "" {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err != nil {
+		logger.WarnContext(ctx, "no folder for an outbox (--outbox-dir): outcomes are lost if this process ends while Kafka is away", slog.Any("error", err))
+		return ""
+	}
+	return dir
+}
+
 // openOutboxes takes the first folder below dir that no other process holds, and
 // those behind it that a process has left records in and nobody holds any more.
 // Folders are per ledger: what is for another one stays where it is.

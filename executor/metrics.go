@@ -111,12 +111,15 @@ func (m *metrics) handlerEnded(taskType string, took time.Duration, failure *led
 	}
 }
 
+// codeHTTPUnreachable is of package handlers, which imports this one.
+const codeHTTPUnreachable = "http_unreachable"
+
 // codeLabel keeps the codes that handlers make up out of the labels: nothing
 // bounds how many there are.
 func codeLabel(code string) string {
 	switch code {
 	case CodeFailed, CodeInvalidArgs, ledger.CodePanic, ledger.CodeTimeout, ledger.CodeLost, ledger.CodeInterrupted, ledger.CodeCanceled,
-		ledger.CodeInvalidResult, ledger.CodeExit, ledger.CodeHTTPStatus, ledger.CodeConfig:
+		ledger.CodeInvalidResult, ledger.CodeExit, ledger.CodeHTTPStatus, codeHTTPUnreachable, ledger.CodeConfig:
 		return code
 	}
 	return "other"

@@ -70,7 +70,7 @@ func Logging() Middleware {
 					slog.String("name", t.Name), slog.String("outcome", outcome), slog.Duration("duration", time.Since(began)),
 				}
 				if failure != nil {
-					attrs = append(attrs, slog.String("code", failure.code()), slog.String("message", failure.Error()))
+					attrs = append(attrs, slog.String("code", failure.code()), slog.String("message", clip(failure.Error(), ledger.MaxMessageBytes)))
 				}
 				t.Logger.InfoContext(ctx, "attempt ends", attrs...)
 			}()

@@ -75,9 +75,13 @@ func (o *owner) snapshotWritten(ctx context.Context, written *eventlog.Snapshot,
 			o.logger.WarnContext(ctx, "snapshot was not written; the next start takes longer", slog.Any("error", err))
 		}
 	default:
-		s.newest = newest
-		s.bytes -= written.LogBytes
-		s.since = written.Position
+		if newest.Position > s.newest.Position {
+			s.newest = newest
+		}
+		if written.Position > s.since { // no snapshot took the place of the fold meanwhile
+			s.bytes -= written.LogBytes
+			s.since = written.Position
+		}
 	}
 }
 
@@ -109,7 +113,7 @@ func (x *Executor) resumeAt(ctx context.Context, partition int32) (eventlog.Star
 		return *o.resume.Load(), nil
 	}
 	start := eventlog.Start{Offset: s.Position, LeaderEpoch: s.Fold.LeaderEpoch()}
-	o.mail.put(func(time.Time) { o.restored(&s) })
+	o.mail.put(func(now time.Time) { o.restored(&s, now) })
 	return start, nil
 }
 
@@ -150,12 +154,15 @@ func (o *owner) holdsAny() bool {
 
 // restored takes a snapshot in the place of the fold. A release of ours that
 // lies before it is not read back any more.
-func (o *owner) restored(s *eventlog.RestoredSnapshot) {
+func (o *owner) restored(s *eventlog.RestoredSnapshot, now time.Time) {
 	if s.Position <= o.fold.Position() || o.phase == stopped {
 		return
 	}
 	o.fold = s.Fold
-	o.snapshots = snapshots{newest: s.SnapshotRef, since: s.Position}
+	if o.clock.readAt.IsZero() {
+		o.clock.observe(now.UnixMilli(), now) // until a record tells the brokers' time
+	}
+	o.snapshots = snapshots{newest: s.SnapshotRef, since: s.Position, writing: o.snapshots.writing}
 	for _, t := range o.tenures {
 		if c, ok := o.fold.Claim(t.queue); t.releasing >= 0 && ok && (c.Offset != t.releasing || c.Released) {
 			t.releasing = -1

@@ -168,22 +168,21 @@ func (x *Executor) askMembers(ctx context.Context, sets []string) {
 		}
 	}
 	members, err := x.log.Members(asking, groups...)
-	switch {
-	case ctx.Err() != nil:
-		return
-	case err != nil:
-		x.membersAnswered(ctx, err)
+	if ctx.Err() != nil {
 		return
 	}
-	x.membersAnswered(ctx, nil)
-	if member := members[groups[0]][x.worker]; !x.memberSeen(member, at) {
+	x.membersAnswered(ctx, err)
+	own, told := members[groups[0]]
+	if !told || !x.memberSeen(own[x.worker], at) {
 		// Between two generations of the group, or the Kafka client does not
 		// carry the worker's name: then nobody's absence means anything.
 		return
 	}
 	m := make(memberships, len(sets))
 	for _, set := range sets {
-		m[set] = membership{workers: members[x.groupOf(set)], at: at}
+		if workers, ok := members[x.groupOf(set)]; ok {
+			m[set] = membership{workers: workers, at: at}
+		}
 	}
 	for _, o := range x.allOwners() {
 		if len(o.interest.sets()) > 0 {

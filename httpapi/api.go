@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"sync/atomic"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humamux"
@@ -68,6 +69,8 @@ type API struct {
 	router  *mux.Router
 	huma    huma.API
 	handler http.Handler
+	// progressFails: the last try to read progress failed.
+	progressFails atomic.Bool
 }
 
 // New returns an API. It starts nothing.

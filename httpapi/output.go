@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -129,7 +130,7 @@ func newProgress(p readmodel.Progress) *Progress {
 
 // addProgress shows how far the running tasks of c have come. out are those of
 // c.
-func (a *API) addProgress(ctx context.Context, c *readmodel.Collection, out []Task) error {
+func (a *API) addProgress(ctx context.Context, c *readmodel.Collection, out []Task) {
 	var running []int64
 	for i := range c.Tasks {
 		if c.Tasks[i].Status == ledger.StatusRunning {
@@ -137,33 +138,26 @@ func (a *API) addProgress(ctx context.Context, c *readmodel.Collection, out []Ta
 		}
 	}
 	if len(running) == 0 {
-		return nil
+		return
 	}
-	progress, err := a.store.Progress(ctx, ledger.PartitionOf(c.ID), running)
-	if err != nil {
-		return err
-	}
+	progress := a.progress(ctx, c.ID, running)
 	for i := range c.Tasks {
 		if p, ok := progress[c.Tasks[i].AttemptID]; ok && c.Tasks[i].Status == ledger.StatusRunning {
 			out[i].Progress = newProgress(p)
 		}
 	}
-	return nil
 }
 
 // addAttemptProgress shows how far a task's attempts have come or came.
-func (a *API) addAttemptProgress(ctx context.Context, detail *TaskDetail) error {
+func (a *API) addAttemptProgress(ctx context.Context, detail *TaskDetail) {
 	ids := make([]int64, len(detail.AllAttempts))
 	for i := range detail.AllAttempts {
 		ids[i] = detail.AllAttempts[i].ID
 	}
 	if len(ids) == 0 {
-		return nil
+		return
 	}
-	progress, err := a.store.Progress(ctx, ledger.PartitionOf(detail.CollectionID), ids)
-	if err != nil {
-		return err
-	}
+	progress := a.progress(ctx, detail.CollectionID, ids)
 	for i := range detail.AllAttempts {
 		at := &detail.AllAttempts[i]
 		p, ok := progress[at.ID]
@@ -175,5 +169,14 @@ func (a *API) addAttemptProgress(ctx context.Context, detail *TaskDetail) error 
 			detail.Progress = at.Progress
 		}
 	}
-	return nil
+}
+
+// progress reads how far attempts have come. It is an extra: when it cannot be
+// read, what is known of state is answered without it.
+func (a *API) progress(ctx context.Context, collection uuid.UUID, attempts []int64) map[int64]readmodel.Progress {
+	progress, err := a.store.Progress(ctx, ledger.PartitionOf(collection), attempts)
+	if a.progressFails.Swap(err != nil) != (err != nil) && err != nil && ctx.Err() == nil {
+		a.logger.WarnContext(ctx, "progress of tasks cannot be read; answers are given without it", slog.Any("error", err))
+	}
+	return progress
 }

@@ -123,7 +123,8 @@ func (a *API) get(ctx context.Context, in *getInput) (*collectionOutput, error) 
 		return nil, err
 	}
 	out := &collectionOutput{Position: formatPosition(c.Position), Body: newCollection(&c)}
-	return out, a.addProgress(ctx, &c, out.Body.Tasks)
+	a.addProgress(ctx, &c, out.Body.Tasks)
+	return out, nil
 }
 
 // untilEnded reads c again whenever its partition moves, until its run has
@@ -201,7 +202,8 @@ func (a *API) getTask(ctx context.Context, in *getTaskInput) (*taskOutput, error
 	for i := range attempts {
 		out.Body.AllAttempts[i] = newAttempt(&attempts[i])
 	}
-	return out, a.addAttemptProgress(ctx, &out.Body)
+	a.addAttemptProgress(ctx, &out.Body)
+	return out, nil
 }
 
 func findTask(c *readmodel.Collection, id uuid.UUID) *readmodel.Task {

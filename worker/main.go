@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/keten-ledger/keten/executor"
 	"github.com/keten-ledger/keten/ledger"
@@ -22,7 +23,7 @@ import (
 // where the log goes too. It returns nil when ctx has ended or SIGINT or SIGTERM
 // came; a second signal ends the process at once.
 func Main(ctx context.Context, args []string, registry *executor.Registry) error {
-	cfg, err := configure(args, registry, os.Getenv, os.Stderr)
+	cfg, err := configure(ctx, args, registry, os.Getenv, os.Stderr)
 	if errors.Is(err, flag.ErrHelp) {
 		return nil
 	}
@@ -42,7 +43,7 @@ type settings struct {
 }
 
 // configure reads flags and environment.
-func configure(args []string, registry *executor.Registry, getenv func(string) string, stderr io.Writer) (Config, error) {
+func configure(ctx context.Context, args []string, registry *executor.Registry, getenv func(string) string, stderr io.Writer) (Config, error) {
 	var s settings
 	f := flag.NewFlagSet("worker", flag.ContinueOnError)
 	f.SetOutput(io.Discard) // an error is the caller's to print
@@ -68,8 +69,15 @@ func configure(args []string, registry *executor.Registry, getenv func(string) s
 	}
 	s.cfg.Registry, s.cfg.Brokers, s.cfg.Queues = registry, split(s.brokers), split(s.queues)
 	var err error
-	s.cfg.Logger, err = newLogger(stderr, s.logLevel, s.logFormat)
-	return s.cfg, err
+	if s.cfg.Logger, err = newLogger(stderr, s.logLevel, s.logFormat); err != nil {
+		return s.cfg, err
+	}
+	chosen := false
+	f.Visit(func(fl *flag.Flag) { chosen = chosen || fl.Name == "outbox-dir" })
+	if !chosen {
+		s.cfg.OutboxDir = executor.MakeDefaultOutboxDir(ctx, s.cfg.Logger)
+	}
+	return s.cfg, nil
 }
 
 func (s *settings) define(f *flag.FlagSet) {
@@ -81,7 +89,7 @@ func (s *settings) define(f *flag.FlagSet) {
 	f.StringVar(&s.cfg.OutboxDir, "outbox-dir", executor.DefaultOutboxDir(), "folder in which outcomes wait on the disk while Kafka is away, also over a restart; empty: in memory only")
 	f.StringVar(&s.cfg.OutcomeKeyFile, "outcome-key-file", "", "key of the tokens with which outcomes are reported from outside, the same file as the API's")
 	f.BoolVar(&s.cfg.AllowSingleReplica, "allow-single-replica", false, "accept topics that keep one copy of each record: for one broker, not for production")
-	f.DurationVar(&s.cfg.Wait, "wait", 0, "wait this long for Kafka and the ledger to come up, e.g. 2m")
+	f.DurationVar(&s.cfg.Wait, "wait", time.Hour, "wait this long for Kafka and the ledger to come up")
 	f.StringVar(&s.cfg.HTTPAddr, "http-addr", "127.0.0.1:8081", "address of /metrics, /healthz and /readyz; empty: none")
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&s.logFormat, "log-format", "text", "text or json")

@@ -257,7 +257,7 @@ func program(t *testing.T, said io.Writer, env []string, args ...string) *exec.C
 	self, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), self, args...)
-	cmd.Env = append(append(os.Environ(), "WORKER_TEST_MAIN=1"), env...)
+	cmd.Env = append(append(os.Environ(), "WORKER_TEST_MAIN=1", "XDG_STATE_HOME="+t.TempDir()), env...)
 	cmd.Stderr = said
 	return cmd
 }

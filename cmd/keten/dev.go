@@ -63,7 +63,9 @@ func runDev(ctx context.Context, io stdio, cfg serverConfig, logger *slog.Logger
 	}
 	defer st.stop(ctx, logger)
 	cfg = st.configure(cfg)
-	cfg.outboxDir = filepath.Join(dataDir, "outbox")
+	if cfg.outboxDir == executor.DefaultOutboxDir() { // nobody chose another
+		cfg.outboxDir = filepath.Join(dataDir, "outbox")
+	}
 	if err := cfg.check(); err != nil {
 		return err
 	}

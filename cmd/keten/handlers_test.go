@@ -27,7 +27,8 @@ func TestGuideToHandlers(t *testing.T) {
 		"--catalog", "../../examples/hello-handler/catalog.yaml")
 	api := dev.await(`API +(http://\S+)/v1`)[1]
 	broker := dev.await(`Kafka +(\S+)`)[1]
-	hello := exec.CommandContext(t.Context(), program, "--queues", "greetings", "--allow-single-replica", "--kafka-brokers", broker, "--http-addr", "127.0.0.1:0")
+	hello := exec.CommandContext(t.Context(), program, "--queues", "greetings", "--allow-single-replica", "--kafka-brokers", broker, "--http-addr", "127.0.0.1:0",
+		"--outbox-dir", t.TempDir())
 	hello.Dir = dir
 	hello.Stderr = t.Output()
 	require.NoError(t, hello.Start())

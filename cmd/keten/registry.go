@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 
@@ -30,6 +31,9 @@ func (s *server) newRegistry(types *catalog.Catalog, register func(*executor.Reg
 	for _, name := range types.TypeNames() {
 		t, _ := types.Type(name)
 		handler, err := s.runner(t)
+		if err == nil && !s.cfg.has(roleExecutor) && t.HasRunner() {
+			handler = notHere // the API only wants to know the type
+		}
 		if err != nil {
 			return nil, exitWith(exitUsage, fmt.Errorf("--catalog: type %s: %w", name, err))
 		}
@@ -52,6 +56,8 @@ func (s *server) newRegistry(types *catalog.Catalog, register func(*executor.Reg
 func (s *server) runner(t *catalog.Type) (executor.RawHandler, error) {
 	audience := ledger.Audience(t.Audience)
 	switch {
+	case !s.cfg.has(roleExecutor):
+		return nil, nil // accounts, files and keys are the executors' matter
 	case t.Exec != nil:
 		return handlers.Exec(handlers.ExecConfig{
 			Command: t.Exec.Command, Dir: t.Exec.Dir, Env: environment(t.Exec.Env), User: t.Exec.User,
@@ -65,7 +71,15 @@ func (s *server) runner(t *catalog.Type) (executor.RawHandler, error) {
 	return nil, nil
 }
 
+// notHere stands for the handlers of other processes.
+func notHere(context.Context, executor.RawTask) (json.RawMessage, error) {
+	return nil, executor.Permanent(errors.New("this process runs no tasks"))
+}
+
 func (s *server) httpRunner(h *catalog.HTTP, audience ledger.Audience) (executor.RawHandler, error) {
+	if h.Deferred && s.outcomeKey == nil {
+		return nil, errors.New("deferred needs a key for outcome tokens (--outcome-key-file)")
+	}
 	allowed, err := s.cfg.allowedNetworks()
 	if err != nil {
 		return nil, err

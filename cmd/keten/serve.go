@@ -1,13 +1,13 @@
 package main
 
 import (
-	"context"
 	"log/slog"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/keten-ledger/keten/executor"
 )
 
 // serveWait is how long a server waits for Kafka and PostgreSQL by itself.
@@ -33,8 +33,8 @@ func newServe(io stdio) *cobra.Command {
 			if err := cfg.check(); err != nil {
 				return err
 			}
-			if !cmd.Flags().Changed("outbox-dir") {
-				cfg.checkDefaultOutbox(cmd.Context(), logger)
+			if cfg.has(roleExecutor) && !cmd.Flags().Changed("outbox-dir") {
+				cfg.outboxDir = executor.MakeDefaultOutboxDir(cmd.Context(), logger)
 			}
 			s, err := newServer(cmd.Context(), cfg, logger, nil)
 			if err != nil {
@@ -53,16 +53,4 @@ func newServe(io stdio) *cobra.Command {
 	cfg.wait = serveWait
 	cmd.Flags().StringSliceVar(&cfg.roles, "roles", []string{roleAPI, roleExecutor, roleProjector}, "roles of this process")
 	return cmd
-}
-
-// checkDefaultOutbox does without an outbox that nobody asked for where it cannot
-// be, for instance in a container without a home.
-func (c *serverConfig) checkDefaultOutbox(ctx context.Context, logger *slog.Logger) {
-	if !c.has(roleExecutor) || c.outboxDir == "" {
-		return
-	}
-	if err := os.MkdirAll(c.outboxDir, 0o700); err != nil {
-		logger.WarnContext(ctx, "no folder for an outbox (--outbox-dir): outcomes are lost if this process ends while Kafka is away", slog.Any("error", err))
-		c.outboxDir = ""
-	}
 }

@@ -153,6 +153,7 @@ def report(task, outcome, give_up_after=24 * 3600):
     equal one gets the same answer."""
     deadline = time.monotonic() + give_up_after
     wait = 0.5
+    fallback = None  # what is reported in the place of an outcome that breaks a rule
     while True:
         status, body, retry_after = post(task, outcome)
         name = "task %s, attempt %s" % (task["task_id"], task["attempt"])
@@ -162,9 +163,10 @@ def report(task, outcome, give_up_after=24 * 3600):
         if status == 409:  # it timed out, was canceled, or somebody else was first
             log.warning("%s: the outcome came too late: %s", name, body)
             return
-        if status == 422 and outcome["status"] == "succeeded":
-            log.error("%s: the result was refused: %s", name, body)
-            outcome = Failed("invalid_result", "the result was refused: " + body[:2000]).outcome
+        if status in (400, 413, 422) and outcome is not fallback:
+            log.error("%s: the outcome was refused with %s: %s", name, status, body)
+            fallback = Failed("invalid_result", "the outcome was refused with %s: %s" % (status, body[:1000])).outcome
+            outcome = fallback
             continue
         if status not in (0, 202, 408, 429) and status < 500 or status == 501:
             log.error("%s: the outcome was refused with %s: %s", name, status, body)

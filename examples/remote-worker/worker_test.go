@@ -166,9 +166,10 @@ type worker struct {
 func startWorker(t *testing.T, args ...string) *worker {
 	t.Helper()
 	python, err := exec.LookPath("python3")
-	if err != nil { // make test-clients makes sure of it
+	if err != nil && os.Getenv("CI") == "" {
 		t.Skip("the example is in Python 3, which is not installed")
 	}
+	require.NoError(t, err)
 	w := &worker{gone: make(chan struct{})}
 	w.cmd = exec.Command(python, append([]string{"-B", "worker.py", "--port", "0", "--threads", "2", "--waiting", "2"}, args...)...)
 	w.cmd.Env = append(os.Environ(), "WORKER_SECRET="+secret)

@@ -68,9 +68,9 @@ type HTTPConfig struct {
 }
 
 type request struct {
-	cfg    HTTPConfig
-	host   string // for messages: URLs may hold secrets
-	client *http.Client
+	cfg       HTTPConfig
+	host      string // for messages: URLs may hold secrets
+	transport *http.Transport
 }
 
 // HTTP returns a handler that makes one request for each attempt. The body is
@@ -92,7 +92,7 @@ func HTTP(cfg HTTPConfig) (executor.RawHandler, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &request{cfg: cfg, host: u.Host, client: newClient(cfg)}
+	r := &request{cfg: cfg, host: u.Host, transport: newTransport(cfg)}
 	return r.handle, nil
 }
 
@@ -184,7 +184,7 @@ func (r *request) handle(ctx context.Context, t executor.RawTask) (json.RawMessa
 	if err != nil {
 		return nil, err
 	}
-	res, err := r.client.Do(req)
+	res, err := r.transport.RoundTrip(req)
 	if err != nil {
 		return nil, r.unanswered(ctx, err)
 	}
@@ -227,7 +227,9 @@ func (r *request) build(ctx context.Context, t executor.RawTask) (*http.Request,
 		}
 		req.Header.Set(name, value)
 	}
-	req.Header.Set("Idempotency-Key", idempotencyKey(t))
+	// Not by Set: under the name that net/http knows, it would send the request
+	// again by itself when a kept connection ends, and one attempt is one request.
+	req.Header["idempotency-key"] = []string{idempotencyKey(t)}
 	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(req.Header))
 	return req, nil
 }

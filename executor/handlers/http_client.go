@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"time"
 
 	"code.dny.dev/ssrf"
@@ -15,10 +14,10 @@ import (
 	"github.com/keten-ledger/keten/executor"
 )
 
-// Bounds of connections: what one type may hold open, and how long the steps
-// before a request may take that the task's deadline would bound too late.
+// Bounds of connections: how many one type keeps open idle (slots bound those at
+// work), and how long the steps before a request may take that the task's deadline
+// would bound too late.
 const (
-	maxConnsPerHost     = 64
 	maxIdleConnsPerHost = 8
 	idleConnTimeout     = 90 * time.Second
 	dialTimeout         = 10 * time.Second
@@ -26,26 +25,24 @@ const (
 	maxResponseHeader   = 64 << 10
 )
 
-// newClient makes a client that goes where it is told and nowhere else.
-func newClient(cfg HTTPConfig) *http.Client {
+// newTransport makes what goes where it is told and nowhere else. It is used without
+// an http.Client, which looks at where a redirect leads to even if it does not
+// follow, and says so when it cannot read it.
+func newTransport(cfg HTTPConfig) *http.Transport {
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	if !cfg.AllowPrivate {
 		dialer.Control = guard(cfg.Allowed).Safe
 	}
-	return &http.Client{
-		Transport: &http.Transport{
-			Proxy:                  nil, // the environment of an executor is not the catalog
-			DialContext:            dialer.DialContext,
-			TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
-			ForceAttemptHTTP2:      true,
-			TLSHandshakeTimeout:    tlsTimeout,
-			MaxConnsPerHost:        maxConnsPerHost,
-			MaxIdleConnsPerHost:    maxIdleConnsPerHost,
-			IdleConnTimeout:        idleConnTimeout,
-			MaxResponseHeaderBytes: maxResponseHeader,
-			DisableCompression:     true, // the bound is on what was sent
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	return &http.Transport{
+		Proxy:                  nil, // the environment of an executor is not the catalog
+		DialContext:            dialer.DialContext,
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12},
+		ForceAttemptHTTP2:      true,
+		TLSHandshakeTimeout:    tlsTimeout,
+		MaxIdleConnsPerHost:    maxIdleConnsPerHost,
+		IdleConnTimeout:        idleConnTimeout,
+		MaxResponseHeaderBytes: maxResponseHeader,
+		DisableCompression:     true, // the bound is on what was sent
 	}
 }
 
@@ -71,9 +68,6 @@ func (r *request) unanswered(ctx context.Context, err error) error {
 	}
 	if errors.Is(err, ssrf.ErrProhibitedIP) || errors.Is(err, ssrf.ErrProhibitedNetwork) {
 		return misconfigured("the address of %s is not a public one, and neither the type nor the executor allows it", r.host)
-	}
-	if inner, ok := errors.AsType[*url.Error](err); ok {
-		err = inner.Err
 	}
 	return &executor.Error{
 		Code: CodeHTTPUnreachable, Message: r.host + " gave no answer: " + err.Error(), Audience: r.cfg.Audience, Retryable: true, Err: err,

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -463,4 +464,38 @@ func TestHTTPConfigIsChecked(t *testing.T) {
 		require.ErrorContains(t, err, want)
 		require.NotContains(t, err.Error(), "s3cret")
 	}
+}
+
+// One attempt is one request, also when a connection that was kept ends before the
+// answer: the server may have done what it was asked.
+func TestHTTPSendsOneRequestPerAttempt(t *testing.T) {
+	t.Parallel()
+	var requests atomic.Int64
+	h := calling(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // what comes of it is seen at the other end
+		if requests.Add(1) == 1 {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		panic(http.ErrAbortHandler)
+	})
+	_, err := h(t.Context(), rawTask())
+	require.NoError(t, err)
+	_, err = h(t.Context(), rawTask())
+	require.True(t, failure(t, err).Retryable)
+	require.EqualValues(t, 2, requests.Load())
+}
+
+// Where a redirect leads to is not told, also when it leads nowhere.
+func TestHTTPKeepsARedirectsPlaceToItself(t *testing.T) {
+	t.Parallel()
+	h := calling(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Location", "http://user:s3cret@[bad/%zz")
+		w.WriteHeader(http.StatusFound)
+	})
+	_, err := h(t.Context(), rawTask())
+	failed := failure(t, err)
+	require.Equal(t, ledger.CodeHTTPStatus, failed.Code)
+	require.False(t, failed.Retryable)
+	require.NotContains(t, failed.Message+failed.Detail, "s3cret")
 }

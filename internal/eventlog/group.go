@@ -199,20 +199,23 @@ func (r *Reader) starting(ctx context.Context, offsets map[int32]kgo.Offset, fro
 
 // Members returns the client ids of the live members of consumer groups. A
 // member that died is among them until its session has expired; a group that is
-// not there has none.
+// not there has none. The error says which groups are left out, and why.
 func (l *Log) Members(ctx context.Context, groups ...string) (map[string]map[string]bool, error) {
 	described, err := l.admin.DescribeGroups(ctx, groups...)
-	if err != nil {
+	if err != nil && len(described) == 0 {
 		return nil, fmt.Errorf("list members of groups: %w", err)
 	}
+	var errs []error
 	all := make(map[string]map[string]bool, len(groups))
 	for _, name := range groups {
 		group, ok := described[name]
 		switch {
 		case !ok:
-			return nil, fmt.Errorf("list members of group %s: %w", name, errNoAnswer)
+			errs = append(errs, fmt.Errorf("list members of group %s: %w", name, errNoAnswer))
+			continue
 		case group.Err != nil && !errors.Is(group.Err, kerr.GroupIDNotFound):
-			return nil, fmt.Errorf("list members of group %s: %w", name, group.Err)
+			errs = append(errs, fmt.Errorf("list members of group %s: %w", name, group.Err))
+			continue
 		}
 		members := make(map[string]bool, len(group.Members))
 		for _, m := range group.Members {
@@ -220,5 +223,5 @@ func (l *Log) Members(ctx context.Context, groups ...string) (map[string]map[str
 		}
 		all[name] = members
 	}
-	return all, nil
+	return all, errors.Join(errs...)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -81,7 +82,7 @@ func DecodeOutput(value []byte) (OutputRecord, error) {
 	switch {
 	case r.Version != outputVersion:
 		return OutputRecord{}, fmt.Errorf("%w: version is %d, want %d", errOutput, r.Version, outputVersion)
-	case r.CollectionID == uuid.Nil, r.TaskID == uuid.Nil, r.Run < 1, r.AttemptID < 0:
+	case r.CollectionID == uuid.Nil, r.TaskID == uuid.Nil, r.Run < 1, r.Run > math.MaxInt32, r.AttemptID < 0:
 		return OutputRecord{}, fmt.Errorf("%w: it names no attempt", errOutput)
 	case len(r.Entries) > maxOutputEntries:
 		return OutputRecord{}, fmt.Errorf("%w: it has %d entries, want at most %d", errOutput, len(r.Entries), maxOutputEntries)

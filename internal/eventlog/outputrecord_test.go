@@ -88,6 +88,7 @@ func TestOutputOfOthers(t *testing.T) {
 		"not all of it": []byte(`{"version":1`),
 		"version":       []byte(strings.Replace(string(record(fine, "")), `"version":1`, `"version":2`, 1)),
 		"no run":        record(`"attempt_id":1,`, ""),
+		"far run":       record(`"run":2147483648,"attempt_id":1,`, ""),
 		"attempt":       record(`"run":1,"attempt_id":-1,`, ""),
 		"a word":        record(`"run":"x","attempt_id":1,`, ""),
 		"too many":      record(fine, many),
