@@ -48,6 +48,7 @@ func TestWrongUseIsNamed(t *testing.T) {
 		{[]string{"serve", "--roles", "executor", "--queues", strings.Repeat("q", 256)}, 2, "--queues: "},
 		{[]string{"serve", "--roles", "executor", "--http-allow-cidrs", "10.0.0.0"}, 2, `--http-allow-cidrs: "10.0.0.0" is not a network such as 10.1.0.0/16`},
 		{[]string{"serve", "--roles", "executor", "--http-allow-cidrs", "10.0.0.1/8"}, 2, `--http-allow-cidrs: "10.0.0.1/8" is not a network`},
+		{[]string{"serve", "--roles", "executor", "--http-allow-cidrs", "::ffff:10.0.0.0/104"}, 2, `--http-allow-cidrs: "::ffff:10.0.0.0/104" is not a network`},
 		{[]string{"serve", "--roles", "executor", "--http-addr", "127.0.0.1:0", "--catalog", write(t, "c.yaml", "types:\n  a: {exec: {command: [x], user: no-such-user}}\n")}, 2, "--catalog: type a: user"},
 		{[]string{"serve", "--roles", "executor", "--http-addr", "127.0.0.1:0", "--catalog", write(t, "c.yaml", "types:\n  a: {paint: x}\n")}, 2, "c.yaml:2:"},
 		{[]string{"serve", "--database-url", db, "--public-url", "keten.example"}, 2, `--public-url: is "keten.example", want a URL such as https://keten.example`},

@@ -132,7 +132,7 @@ func (c *serverConfig) allowedNetworks() ([]netip.Prefix, error) {
 	var networks []netip.Prefix
 	for _, text := range c.httpAllowCIDRs {
 		p, err := netip.ParsePrefix(text)
-		if err != nil || p != p.Masked() {
+		if err != nil || p != p.Masked() || p.Addr().Is4In6() {
 			return nil, fmt.Errorf("--http-allow-cidrs: %q is not a network such as 10.1.0.0/16 or fd00::/8", text)
 		}
 		networks = append(networks, p)

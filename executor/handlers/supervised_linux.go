@@ -102,6 +102,7 @@ func (p *supervisorPool) expire(s *supervised) {
 
 // supervised is our end of a supervisor.
 type supervised struct {
+	process *os.Process
 	conn    *net.UnixConn
 	replies chan reply // closed when the supervisor has ended
 	expiry  *time.Timer
@@ -131,7 +132,7 @@ func startSupervisor() (*supervised, error) {
 		_ = conn.Close()
 		return nil, fmt.Errorf("start a supervisor: %w", err)
 	}
-	s := &supervised{conn: conn, replies: make(chan reply, 4)} // a command has three at most
+	s := &supervised{process: cmd.Process, conn: conn, replies: make(chan reply, 4)} // a command has three at most
 	go s.read(cmd)
 	return s, nil
 }
@@ -149,8 +150,12 @@ func (s *supervised) read(cmd *exec.Cmd) {
 	_ = cmd.Wait() // that it has ended is all there is to know
 }
 
-// close lets the supervisor end, and what is left below it.
-func (s *supervised) close() { _ = s.conn.Close() }
+// close lets the supervisor end, and what is left below it: also when a command
+// has stopped it.
+func (s *supervised) close() {
+	_ = s.conn.Close()
+	_ = s.process.Signal(syscall.SIGCONT) // it may have ended already
+}
 
 func (s *supervised) order(o order, files ...int) error {
 	_ = s.conn.SetWriteDeadline(time.Now().Add(orderPatience)) // it is open

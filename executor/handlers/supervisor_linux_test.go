@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -298,4 +299,23 @@ func BenchmarkExec(b *testing.B) {
 		_, err := h(b.Context(), executor.RawTask{})
 		require.NoError(b, err)
 	}
+}
+
+// A command that stops its supervisor is not the one that decides: the supervisor
+// goes on when it is given up, and ends what is below it.
+func TestCommandThatStopsItsSupervisor(t *testing.T) {
+	t.Parallel()
+	needsSupervisor(t)
+	dir := t.TempDir()
+	h, _ := script(t, "echo $$ >"+filepath.Join(dir, "pid")+"; kill -STOP $PPID; exec sleep 1000")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err := h(ctx, rawTask())
+	require.Error(t, err)
+	pid, err := os.ReadFile(filepath.Join(dir, "pid"))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		_, err := os.Stat(filepath.Join("/proc", strings.TrimSpace(string(pid))))
+		return errors.Is(err, fs.ErrNotExist)
+	}, 20*time.Second, 10*time.Millisecond)
 }

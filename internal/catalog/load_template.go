@@ -77,6 +77,9 @@ func readTask(c *Catalog, input *schema, names map[string]bool, at cursor) Templ
 	if f, ok := fields["max_attempts"]; ok && t.Type != nil && t.Type.OnInterrupt == OnInterruptFail && t.MaxAttempts > 1 {
 		f.fail("must be 1: on_interrupt of type %s is fail", t.Type.Name)
 	}
+	if f, ok := fields["timeout"]; ok && t.Type != nil && t.Type.Sleep != nil && t.Type.Sleep.Duration >= t.Timeout {
+		f.fail("must be longer than the %s that type %s sleeps", t.Type.Sleep.Duration, t.Type.Name)
+	}
 	if f, ok := fields["immutable"]; ok {
 		t.Immutable = f.boolean()
 	}

@@ -33,7 +33,7 @@ type OutputReader struct {
 	cancel context.CancelFunc
 	from   map[int32]int64 // until the first Poll
 	began  bool
-	failed time.Time // since when a partition cannot be read; zero when all can
+	failed map[int32]outputFault // by partition that could not be read of late
 }
 
 // NewOutputReader returns a reader of all partitions of the output topic, each
@@ -47,7 +47,7 @@ func (l *Log) NewOutputReader(from map[int32]int64) (*OutputReader, error) {
 		cancel()
 		return nil, fmt.Errorf("configure Kafka reader of the output: %w", err)
 	}
-	return &OutputReader{log: l, client: client, cancel: cancel, from: from}, nil
+	return &OutputReader{log: l, client: client, cancel: cancel, from: from, failed: make(map[int32]outputFault)}, nil
 }
 
 // Poll waits until there is something to hand out, at most maxRecords records.
@@ -70,7 +70,7 @@ func (r *OutputReader) Poll(ctx context.Context, maxRecords int) ([]OutputFetche
 		if len(out) > 0 || err != nil {
 			return out, err
 		}
-		if !r.failed.IsZero() {
+		if len(r.failed) > 0 {
 			if err := sleep(ctx, maxErrorPause); err != nil {
 				return nil, err
 			}
@@ -112,14 +112,16 @@ func (r *OutputReader) begin(ctx context.Context) error {
 // sort turns what the library fetched into what Poll returns. Losses are passed
 // over, other errors end the reader when they last.
 func (r *OutputReader) sort(fetches kgo.Fetches) (out []OutputFetched, err error) {
-	var trouble error
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 		if p.Err != nil && !isLoss(p.Err) && !errors.Is(p.Err, context.Canceled) {
-			trouble = p.Err
+			if r.noteFault(p.Partition, time.Now()) {
+				err = fmt.Errorf("read the output of partition %d: %w", p.Partition, p.Err)
+			}
 		}
 		if len(p.Records) == 0 || p.Topic != r.log.outputTopic {
 			return
 		}
+		delete(r.failed, p.Partition)
 		f := OutputFetched{Partition: p.Partition, HighWatermark: p.HighWatermark, Records: make([]OutputRaw, len(p.Records))}
 		for i, rec := range p.Records {
 			f.Records[i] = OutputRaw{Value: rec.Value, TimeMS: rec.Timestamp.UnixMilli()}
@@ -127,19 +129,26 @@ func (r *OutputReader) sort(fetches kgo.Fetches) (out []OutputFetched, err error
 		}
 		out = append(out, f)
 	})
-	switch {
-	case trouble == nil:
-		r.failed = time.Time{}
-	case r.failed.IsZero():
-		r.failed = time.Now()
-	case time.Since(r.failed) >= faultPatience:
-		return out, fmt.Errorf("read the output: %w", trouble)
-	}
-	return out, nil
+	return out, err
 }
 
 // Close ends the reader. A Poll that runs returns [ErrClosed].
 func (r *OutputReader) Close() {
 	r.cancel()
 	r.client.Close()
+}
+
+// An outputFault is since when a partition cannot be read, and when that was last
+// seen: one that brings nothing new may be well again.
+type outputFault struct{ since, last time.Time }
+
+// noteFault reports whether a partition has been in trouble for too long.
+func (r *OutputReader) noteFault(partition int32, now time.Time) bool {
+	f := r.failed[partition]
+	if now.Sub(f.last) >= faultPatience {
+		f.since = now
+	}
+	f.last = now
+	r.failed[partition] = f
+	return now.Sub(f.since) >= faultPatience
 }

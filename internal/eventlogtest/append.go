@@ -192,7 +192,7 @@ func (s *suite) recordsOutliveAnOutage(t *testing.T) {
 		for range cap(results) {
 			require.NoError(t, <-results)
 		}
-		require.Less(t, dials, 100, "brokers that are away are asked with pauses")
+		require.Less(t, dials, 500, "brokers that are away are asked with pauses; without, thousands of times")
 	}
 	require.NoError(t, l.Ready(within(t, patience)))
 	lines.most(t, len(outages))
