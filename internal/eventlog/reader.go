@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -346,8 +347,19 @@ func convertRecords(from []*kgo.Record, headers int) []ledger.Record {
 	return records
 }
 
-// stopAt ends a partition for good.
+// stopAt ends a partition for good, or all that are read when the library speaks of
+// the topic as a whole: its number for that is below zero.
 func (r *Reader) stopAt(partition int32, err error) {
+	if partition < 0 {
+		r.mu.Lock()
+		reading := slices.Collect(maps.Keys(r.next))
+		r.mu.Unlock()
+		for _, p := range reading {
+			r.stopAt(p, err)
+		}
+		delete(r.faults, partition)
+		return
+	}
 	r.mu.Lock()
 	if r.over[partition] == nil {
 		r.giveUp(partition, err)
