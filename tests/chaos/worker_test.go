@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -96,9 +97,9 @@ func openPatiently(ctx context.Context, cfg eventlog.Config) (*eventlog.Log, err
 }
 
 // readiness answers on a socket whether the executor is ready.
-type readiness struct{ ready func() error }
+type readiness struct{ ready atomic.Pointer[func() error] }
 
-func (r *readiness) set(ready func() error) { r.ready = ready }
+func (r *readiness) set(ready func() error) { r.ready.Store(&ready) }
 
 func (r *readiness) serve(socket string) error {
 	if err := os.RemoveAll(socket); err != nil {
@@ -111,8 +112,8 @@ func (r *readiness) serve(socket string) error {
 	go func() {
 		_ = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			err := errors.New("the ledger is not open yet")
-			if r.ready != nil {
-				err = r.ready()
+			if ready := r.ready.Load(); ready != nil {
+				err = (*ready)()
 			}
 			if err != nil {
 				http.Error(w, err.Error(), http.StatusServiceUnavailable)

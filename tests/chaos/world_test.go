@@ -202,6 +202,9 @@ func (w *world) startWitness(t *testing.T) *witness {
 				return
 			}
 			for _, f := range fetches {
+				if folds[f.Partition] == nil {
+					continue
+				}
 				seen.fold(folds[f.Partition], f.Records)
 			}
 		}
