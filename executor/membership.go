@@ -79,12 +79,30 @@ type memberships map[string]membership
 type membership struct {
 	workers map[string]bool
 	at      time.Time
+	before  *membership // the answer before this one; that one has none before it
 }
 
-// gone reports whether a worker is known to have left its group after a time.
+// read takes newer answers.
+func (m memberships) read(newer memberships) {
+	for set, group := range newer {
+		if before, ok := m[set]; ok {
+			before.before = nil
+			group.before = &before
+		}
+		m[set] = group
+	}
+}
+
+// gone reports whether a worker is known to have left its group after a time: it
+// was missing from two answers in a row. Members that join again, as they do in
+// every rebalance, may be missing from one.
 func (m memberships) gone(worker string, since time.Time) bool {
 	group, ok := m[setOf(worker)]
-	return ok && !group.at.Before(since) && !group.workers[worker]
+	return ok && group.lacks(worker, since) && group.before != nil && group.before.lacks(worker, since)
+}
+
+func (m *membership) lacks(worker string, since time.Time) bool {
+	return !m.at.Before(since) && !m.workers[worker]
 }
 
 // An interest is the sets whose members an owner wants to know. The owner counts

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"maps"
 	"time"
 
 	"github.com/google/uuid"
@@ -147,7 +146,7 @@ func (o *owner) endTakeover(id ledger.RunID) {
 
 // membersRead takes the members of groups, asked at a time.
 func (o *owner) membersRead(ctx context.Context, m memberships, now time.Time) {
-	maps.Copy(o.members, m)
+	o.members.read(m)
 	if o.phase != present {
 		return
 	}

@@ -15,7 +15,7 @@ import (
 const (
 	// watchTick is how often the members of the group are asked, when an owner
 	// waits for a lost worker.
-	watchTick = time.Second
+	watchTick = 500 * time.Millisecond
 	// memberCheck is how often a process looks whether it is in its group.
 	memberCheck = 5 * time.Second
 	// endsPerLease is how often per lease the log ends are asked: knowledge of
@@ -48,7 +48,7 @@ func (x *Executor) watch(ctx context.Context) {
 			x.askEnds(ctx)
 		}
 		sets := x.setsOfInterest()
-		if since := now.Sub(members); since >= watchTick && len(sets) > 0 || since >= memberCheck {
+		if since := now.Sub(members); since >= watchTick/2 && len(sets) > 0 || since >= memberCheck {
 			members = now
 			x.askMembers(ctx, sets)
 		}
