@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -97,8 +98,8 @@ func (o *output) positions(ctx context.Context) (map[int32]int64, error) {
 // store writes what was read, and moves the positions in at.
 func (o *output) store(ctx context.Context, at map[int32]int64, fetched []eventlog.OutputFetched) error {
 	ahead := make(map[int32]int64)
-	var entries []readmodel.OutputEntry
-	unreadable, stored, lag := 0, 0, int64(0)
+	var records [][]readmodel.OutputEntry
+	unreadable, lag := 0, int64(0)
 	for _, f := range fetched {
 		ahead[f.Partition] = f.Next
 		lag += max(0, f.HighWatermark-f.Next)
@@ -108,29 +109,57 @@ func (o *output) store(ctx context.Context, at map[int32]int64, fetched []eventl
 				unreadable++
 				continue
 			}
-			stored++
-			entries = append(entries, found...)
+			records = append(records, found)
 		}
 	}
 	moves := make([]readmodel.OutputMove, 0, len(ahead))
 	for partition, next := range ahead {
 		moves = append(moves, readmodel.OutputMove{Partition: partition, From: at[partition], Next: next})
 	}
-	err := o.write(ctx, moves, entries)
-	if refused, ok := errors.AsType[*readmodel.RefusedError](err); ok {
-		// Not to be stored, and not to be tried for ever.
-		o.cfg.Logger.WarnContext(ctx, "output of tasks was refused and is left out", slog.Int("records", stored), slog.Any("error", refused))
-		o.metrics.outputRecords.WithLabelValues("refused").Add(float64(stored))
-		stored, err = 0, o.write(ctx, moves, nil)
+	refused := 0
+	err := o.write(ctx, moves, slices.Concat(records...))
+	if refusal, ok := errors.AsType[*readmodel.RefusedError](err); ok {
+		if refused, err = o.writeApart(ctx, moves, records); err == nil {
+			o.cfg.Logger.WarnContext(ctx, "output of tasks was refused and is left out", slog.Int("records", refused), slog.Any("error", refusal))
+		}
 	}
 	if err != nil {
 		return err
 	}
 	maps.Copy(at, ahead)
-	o.metrics.outputRecords.WithLabelValues("stored").Add(float64(stored))
+	o.metrics.outputRecords.WithLabelValues("stored").Add(float64(len(records) - refused))
+	o.metrics.outputRecords.WithLabelValues("refused").Add(float64(refused))
 	o.metrics.outputRecords.WithLabelValues("unreadable").Add(float64(unreadable))
 	o.metrics.outputLag.Set(float64(lag))
 	return nil
+}
+
+// writeApart stores a batch that was refused in ever smaller parts, leaves out the
+// records that are refused alone, and returns how many those were: they are not
+// to be tried for ever, nor to cost others anything. The positions move at the
+// end. Who is interrupted before reads the batch again, and what was stored of it
+// is passed over.
+func (o *output) writeApart(ctx context.Context, moves []readmodel.OutputMove, records [][]readmodel.OutputEntry) (refused int, err error) {
+	stay := slices.Clone(moves)
+	for i := range stay {
+		stay[i].Next = stay[i].From
+	}
+	left := [][][]readmodel.OutputEntry{records} // the next part stands last
+	for len(left) > 0 {
+		part := left[len(left)-1]
+		left = left[:len(left)-1]
+		err := o.write(ctx, stay, slices.Concat(part...))
+		_, ok := errors.AsType[*readmodel.RefusedError](err)
+		switch {
+		case ok && len(part) > 1:
+			left = append(left, part[len(part)/2:], part[:len(part)/2])
+		case ok:
+			refused++
+		case err != nil:
+			return 0, err
+		}
+	}
+	return refused, o.write(ctx, moves, nil)
 }
 
 func (o *output) write(ctx context.Context, moves []readmodel.OutputMove, entries []readmodel.OutputEntry) error {

@@ -110,6 +110,79 @@ func TestOutputIsProjected(t *testing.T) {
 	require.NotContains(t, r.log.String(), "output")
 }
 
+// A record whose run no column can hold is passed over, and the output of others
+// goes on.
+func TestOutputOutOfRangeHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := w.open(t, w.url, "")
+	r := w.start(t, s, nil)
+	a, b := &attempt{w: w, partition: 0, id: 5}, &attempt{w: w, partition: 2, id: 5}
+	record := a.record(eventlog.OutputEntry{Kind: eventlog.OutputLine, Text: "x"})
+	record.Run = 1 << 40
+	value, err := eventlog.EncodeOutput(record)
+	require.NoError(t, err)
+	w.log.AppendOutput(0, nil, value)
+	a.lines(t, 1, 10)
+	b.lines(t, 3, 20)
+	a.awaitProgress(t, s, 10)
+	b.awaitProgress(t, s, 20)
+	require.Eventually(t, func() bool {
+		return r.metric(t, "keten_projector_output_records_total", "result", "unreadable") == 1
+	}, patience, pollEvery)
+}
+
+// Of a batch that PostgreSQL refuses only the records go that it refuses.
+func TestOutputThatIsRefusedCostsOthersNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := w.open(t, w.url, "")
+	w.sql(t, func(c *pgx.Conn) error {
+		_, err := c.Exec(t.Context(), `alter table keten_output.lines add check (text <> 'line 7')`)
+		return err
+	})
+	a, b := &attempt{w: w, partition: 0, id: 5}, &attempt{w: w, partition: 2, id: 6}
+	a.lines(t, 20, 10)
+	b.lines(t, 5, 20)
+	a.lines(t, 20, 30)
+	r := w.start(t, s, nil) // all of it is there, so that it is read at once
+	a.awaitProgress(t, s, 30)
+	b.awaitProgress(t, s, 20)
+	require.Equal(t, 38, w.kept(t, 0, 5))
+	require.Equal(t, 5, w.kept(t, 2, 6))
+	b.lines(t, 1, 40)
+	b.awaitProgress(t, s, 40)
+	require.InDelta(t, 2, r.metric(t, "keten_projector_output_records_total", "result", "refused"), 0)
+	require.Eventually(t, func() bool {
+		return r.metric(t, "keten_projector_output_records_total", "result", "stored") == 48
+	}, patience, pollEvery)
+	require.Contains(t, r.log.String(), "output of tasks was refused and is left out")
+	require.NotContains(t, r.log.String(), "output of tasks is not shown")
+}
+
+// The tables may be dropped as the reference says: who starts makes them again,
+// and what the topic has comes back.
+func TestOutputTablesAreDropped(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := w.open(t, w.url, "")
+	r := w.start(t, s, nil)
+	a := &attempt{w: w, id: 9}
+	a.lines(t, 10, 1)
+	a.awaitProgress(t, s, 1)
+	r.stop(t)
+	w.sql(t, func(c *pgx.Conn) error {
+		_, err := c.Exec(t.Context(), `drop schema keten_output cascade`)
+		return err
+	})
+	require.ErrorIs(t, s.Ready(t.Context()), readmodel.ErrNotMigrated)
+	s = w.open(t, w.url, "") // a new process
+	require.NoError(t, s.Ready(t.Context()))
+	w.start(t, s, nil)
+	a.awaitProgress(t, s, 1)
+	require.Equal(t, 10, w.kept(t, 0, 9))
+}
+
 // Of two projectors either writes, and when one ends the other goes on.
 func TestOutputOfTwoProjectors(t *testing.T) {
 	t.Parallel()

@@ -89,7 +89,7 @@ func DecodeOutput(value []byte) (OutputRecord, error) {
 	}
 	kept := r.Entries[:0]
 	for _, e := range r.Entries {
-		if e.Seq < 0 || e.Kind != OutputProgress && e.Kind != OutputLine && e.Kind != OutputCut {
+		if e.Seq < 0 || !showable(e.At) || e.Kind != OutputProgress && e.Kind != OutputLine && e.Kind != OutputCut {
 			continue
 		}
 		e.Percent, e.Text = min(max(e.Percent, 0), 100), ClipOutput(e.Text)
@@ -97,6 +97,13 @@ func DecodeOutput(value []byte) (OutputRecord, error) {
 	}
 	r.Entries = kept
 	return r, nil
+}
+
+// showable reports whether a time can be written down as RFC 3339 in UTC. One with
+// an offset can be just outside.
+func showable(at time.Time) bool {
+	year := at.UTC().Year()
+	return 0 <= year && year <= 9999
 }
 
 // ClipOutput makes any text one that can be kept: valid UTF-8 without U+0000, at

@@ -81,6 +81,11 @@ func TestOutputOfOthers(t *testing.T) {
 		int64(1), 100, "", int64(2), 0, "", int64(3), 0, "a?b\uFFFDc", int64(4), 0, strings.Repeat("\u00e9", 2048),
 	}, seen)
 
+	got, err = eventlog.DecodeOutput(record(fine, `{"seq":0,"kind":"line","at":"9999-12-31T23:59:59-23:59"},`+
+		`{"seq":1,"kind":"line","at":"0000-01-01T00:00:00+23:59"},{"seq":2,"kind":"line",`+at+`}`))
+	require.NoError(t, err)
+	require.Len(t, got.Entries, 1, "what has no year of four digits in UTC cannot be shown")
+
 	many := strings.TrimSuffix(strings.Repeat(`{"seq":0,"kind":"line",`+at+`},`, 1001), ",")
 	for name, value := range map[string][]byte{
 		"nothing":       nil,

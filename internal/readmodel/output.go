@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -99,11 +100,16 @@ on conflict (partition) do nothing`
 // Entries of an attempt are in order; those that were taken in before are passed
 // over, and lines beyond the caps are left out. The error wraps [ErrConflict]
 // when a position stood elsewhere, [ErrUnreachable] when the server went away, in
-// which case the transaction may have happened; it is a *[RefusedError] when the
-// server refused a row.
+// which case the transaction may have happened; it is a *[RefusedError] when a row
+// cannot be stored for what it contains.
 func (s *Store) WriteOutput(ctx context.Context, moves []OutputMove, entries []OutputEntry, caps OutputCaps) error {
 	if len(moves) == 0 {
 		return nil
+	}
+	for i := range entries {
+		if err := entries[i].check(); err != nil {
+			return &RefusedError{Statement: "write output", Code: outOfRange, Err: err}
+		}
 	}
 	err := pgx.BeginFunc(ctx, s.outputs, func(tx pgx.Tx) error {
 		known, err := lockOutput(ctx, tx, moves, entries)
@@ -123,6 +129,27 @@ func (s *Store) WriteOutput(ctx context.Context, moves []OutputMove, entries []O
 		return refusal
 	}
 	return failed("write output", err)
+}
+
+// outOfRange is PostgreSQL's code for a number or a time that a column cannot hold.
+const outOfRange = "22003"
+
+// check reports what does not fit into the columns. The client library would
+// refuse it before the server does, with an error that has no type, or would let
+// a time overflow.
+func (e *OutputEntry) check() error {
+	switch {
+	case e.Run < 1 || e.Run > math.MaxInt32:
+		return fmt.Errorf("run of attempt %d is %d, want 1 to %d", e.AttemptID, e.Run, math.MaxInt32)
+	case e.Percent < 0 || e.Percent > 100:
+		return fmt.Errorf("percent of attempt %d is %d, want 0 to 100", e.AttemptID, e.Percent)
+	}
+	for _, at := range []time.Time{e.At, e.RecordedAt} {
+		if year := at.UTC().Year(); year < 0 || year > 9999 {
+			return fmt.Errorf("a time of attempt %d is in year %d, want 0 to 9999", e.AttemptID, year)
+		}
+	}
+	return nil
 }
 
 // outputKey names an attempt.

@@ -331,3 +331,22 @@ func TestOutputRefused(t *testing.T) {
 	require.Equal(t, "write output", refused.Statement)
 	require.NoError(t, f.WriteOutput(t.Context(), move(0, 1), nil, caps), "it is passed over")
 }
+
+// So is what no column can hold, which the server is not even asked about.
+func TestOutputOutOfRange(t *testing.T) {
+	t.Parallel()
+	f, _, out := outputSetup(t)
+	for name, change := range map[string]func(*readmodel.OutputEntry){
+		"run":     func(e *readmodel.OutputEntry) { e.Run = 1 << 40 },
+		"percent": func(e *readmodel.OutputEntry) { e.Kind, e.Percent = readmodel.OutputProgress, 1<<40 },
+		"time":    func(e *readmodel.OutputEntry) { e.At = time.Date(10_000, 1, 1, 0, 0, 0, 0, time.UTC) },
+		"year":    func(e *readmodel.OutputEntry) { e.RecordedAt = time.UnixMilli(1 << 62) },
+	} {
+		entries := out.lines("x")
+		change(&entries[0])
+		var refused *readmodel.RefusedError
+		require.ErrorAs(t, f.WriteOutput(t.Context(), move(0, 1), entries, caps), &refused, name)
+		require.Equal(t, "write output", refused.Statement, name)
+	}
+	require.NoError(t, f.WriteOutput(t.Context(), move(0, 1), out.lines("y"), caps))
+}

@@ -10,7 +10,7 @@ import (
 )
 
 // A RefusedError reports that PostgreSQL refused the rows of a batch for what
-// they contain: repeating the same batch is pointless.
+// they contain, or would: repeating the same batch is pointless.
 type RefusedError struct {
 	Statement string // which rows: the name of the statement that failed
 	Code      string // SQLSTATE
@@ -21,7 +21,7 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("PostgreSQL refused to %s: %v", e.Statement, e.Err)
 }
 
-// Unwrap returns PostgreSQL's error.
+// Unwrap returns PostgreSQL's error, or why it was not asked.
 func (e *RefusedError) Unwrap() error { return e.Err }
 
 // A statement is one step of a batch. Its name says what it does and is the
