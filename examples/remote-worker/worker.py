@@ -27,6 +27,13 @@ import urllib.parse
 import urllib.request
 
 
+def fit(text, most):
+    """Makes any text one that Keten takes: no NUL, no half characters, at most
+    that many bytes."""
+    text = str(text).replace("\0", "?").encode(errors="replace")
+    return text[:most].decode(errors="ignore")
+
+
 class Failed(Exception):
     """The task failed. retryable: another attempt may help, and Keten makes it
     by itself as long as the task's max_attempts allow."""
@@ -36,8 +43,8 @@ class Failed(Exception):
         self.outcome = {
             "status": "failed",
             "error": {
-                "code": code,
-                "message": message,
+                "code": fit(code, 200),
+                "message": fit(message, 4096),
                 "audience": audience,  # who can do something about it: user or operator
                 "retryable": retryable or retry_after is not None,
             },
@@ -63,7 +70,7 @@ def handle(task):
 
 # What follows need not be changed.
 
-MAX_BODY = 1 << 20  # bytes of a task; the ledger's own limits are below it
+MAX_BODY = 1 << 20  # bytes of a task, and of a report; the ledger's own limits are below it
 log = logging.getLogger("worker")
 
 
@@ -182,9 +189,14 @@ def report(task, outcome, give_up_after=24 * 3600):
 
 def post(task, outcome):
     """Returns status (0 for no answer), body and Retry-After in seconds."""
+    data = json.dumps(outcome).encode()
+    if len(data) > MAX_BODY:
+        # Not asked: an answer in the middle of what is sent can get lost, which
+        # looks like an API that is away.
+        return 413, "it is %d bytes long, more than %d" % (len(data), MAX_BODY), 0
     request = urllib.request.Request(
         task["outcome_url"],
-        data=json.dumps(outcome).encode(),
+        data=data,
         headers={
             "Content-Type": "application/json",
             "Authorization": "Bearer " + task["outcome_token"],

@@ -56,7 +56,12 @@ type system struct {
 
 func setup(t *testing.T) *system {
 	t.Helper()
-	s := &system{worker: startWorker(t)}
+	return setupWith(t, startWorker(t))
+}
+
+func setupWith(t *testing.T, w *worker) *system {
+	t.Helper()
+	s := &system{worker: w}
 	id, prefix := executor.NewWorkerID("default"), "worker-"+uuid.NewString()[:8]
 	cfg := eventlog.Config{
 		Brokers: kafkatest.Brokers(t), Prefix: prefix, ClientID: id, AllowSingleReplica: true, Logger: slog.New(slog.DiscardHandler),
@@ -165,14 +170,20 @@ type worker struct {
 
 func startWorker(t *testing.T, args ...string) *worker {
 	t.Helper()
+	return startScript(t, "worker.py", args...)
+}
+
+// startScript runs a program that ends in the worker's main.
+func startScript(t *testing.T, script string, args ...string) *worker {
+	t.Helper()
 	python, err := exec.LookPath("python3")
 	if err != nil && os.Getenv("CI") == "" {
 		t.Skip("the example is in Python 3, which is not installed")
 	}
 	require.NoError(t, err)
 	w := &worker{gone: make(chan struct{})}
-	w.cmd = exec.Command(python, append([]string{"-B", "worker.py", "--port", "0", "--threads", "2", "--waiting", "2"}, args...)...)
-	w.cmd.Env = append(os.Environ(), "WORKER_SECRET="+secret)
+	w.cmd = exec.Command(python, append([]string{"-B", script, "--port", "0", "--threads", "2", "--waiting", "2"}, args...)...)
+	w.cmd.Env = append(os.Environ(), "WORKER_SECRET="+secret, "PYTHONPATH=.")
 	w.cmd.Stderr = &w.output
 	out, err := w.cmd.StdoutPipe()
 	require.NoError(t, err)
@@ -265,6 +276,31 @@ func TestWorker(t *testing.T) {
 	require.Equal(t, "exception", c.Error.Code)
 	require.Contains(t, c.Error.Message, "AttributeError")
 	require.Equal(t, ledger.AudienceOperator, c.Error.Audience)
+}
+
+// An outcome that breaks a rule of the API ends the attempt all the same, as a
+// failure that says so: the task does not hang until it times out.
+func TestWorkerReportsWhatBreaksARule(t *testing.T) {
+	t.Parallel()
+	s := setupWith(t, startScript(t, "testdata/rulebreaker.py"))
+	for does, want := range map[string]struct{ code, message string }{
+		"raise long":       {"exception", "^ValueError: \u00e9+$"},
+		"raise nul":        {"exception", `^ValueError: a\?b$`},
+		"raise surrogate":  {"exception", `^ValueError: a\?b$`},
+		"fail code":        {"x+", "^why$"},
+		"fail audience":    {"invalid_result", "^the outcome was refused with 422: "},
+		"result large":     {"invalid_result", "^the outcome was refused with 422: "},
+		"result larger":    {"invalid_result", "^the outcome was refused with 413: it is [0-9]+ bytes long"},
+		"result surrogate": {"invalid_result", "^the outcome was refused with 4(00|22): "},
+		"result no json":   {"exception", "^TypeError: "},
+	} {
+		c := s.ended(t, s.create(t, fmt.Sprintf(`{"do":%q}`, does)))
+		require.Equal(t, ledger.StatusFailed, c.Status, does)
+		require.Regexp(t, "^"+want.code+"$", c.Error.Code, does)
+		require.LessOrEqual(t, len(c.Error.Code), 200, does)
+		require.Regexp(t, want.message, c.Error.Message, does)
+		require.LessOrEqual(t, len(c.Error.Message), ledger.MaxMessageBytes, does)
+	}
 }
 
 // A worker that is told to stop finishes what it took, reports it, and ends.
