@@ -14,6 +14,10 @@ import (
 	"github.com/keten-ledger/keten/ledger"
 )
 
+// progressWait bounds how long tables of output that do not answer, such as ones
+// that are locked, hold up an answer about state.
+const progressWait = 2 * time.Second
+
 // A Progress is how far an attempt has come, by its handler's own word.
 type Progress struct {
 	Percent int       `maximum:"100" minimum:"0" json:"percent"`
@@ -172,10 +176,19 @@ func (a *API) addAttemptProgress(ctx context.Context, detail *TaskDetail) {
 }
 
 // progress reads how far attempts have come. It is an extra: when it cannot be
-// read, what is known of state is answered without it.
+// read, what is known of state is answered without it. That is logged when it
+// begins and when it is over, not with each request.
 func (a *API) progress(ctx context.Context, collection uuid.UUID, attempts []int64) map[int64]readmodel.Progress {
-	progress, err := a.store.Progress(ctx, ledger.PartitionOf(collection), attempts)
-	if a.progressFails.Swap(err != nil) != (err != nil) && err != nil && ctx.Err() == nil {
+	reading, cancel := context.WithTimeout(ctx, progressWait)
+	defer cancel()
+	progress, err := a.store.Progress(reading, ledger.PartitionOf(collection), attempts)
+	switch {
+	case ctx.Err() != nil: // the client went away, which says nothing of the tables
+	case err == nil:
+		if a.progressFails.CompareAndSwap(true, false) {
+			a.logger.InfoContext(ctx, "progress of tasks is read again")
+		}
+	case a.progressFails.CompareAndSwap(false, true):
 		a.logger.WarnContext(ctx, "progress of tasks cannot be read; answers are given without it", slog.Any("error", err))
 	}
 	return progress

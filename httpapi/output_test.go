@@ -1,7 +1,6 @@
 package httpapi_test
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -9,7 +8,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/keten-ledger/keten/httpapi"
@@ -107,21 +105,6 @@ func TestShowWhatATaskSays(t *testing.T) {
 	require.Equal(t, 40, detail.AllAttempts[0].Progress.Percent)
 	require.Equal(t, ledger.StatusSucceeded, e.output(t, c.ID, first, "").Attempt.Status)
 	require.Equal(t, []string{"three"}, lineTexts(e.output(t, c.ID, first, "after="+url.QueryEscape(mustNext(t, e, c.ID, first)))))
-}
-
-// Progress is an extra: when its tables cannot be read, state is shown without it.
-func TestStateIsShownWithoutTheTablesOfOutput(t *testing.T) {
-	t.Parallel()
-	e := setup(t)
-	c := e.create(t, chain(2))
-	e.hand.start(t, c.ID)
-	db, err := pgx.Connect(t.Context(), e.database)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, db.Close(context.WithoutCancel(t.Context()))) })
-	_, err = db.Exec(t.Context(), "drop schema keten_output cascade")
-	require.NoError(t, err)
-	require.Equal(t, "running", string(e.get(t, c.ID).Tasks[0].Status))
-	require.Nil(t, e.getTask(t, c.ID, c.Tasks[0].ID).AllAttempts[0].Progress)
 }
 
 // mustNext is the cursor behind the first two lines.

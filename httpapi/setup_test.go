@@ -93,12 +93,13 @@ type settings struct {
 	database   func(t *testing.T, url string) string
 	appender   func(httpapi.Appender) httpapi.Appender
 	ready      func(context.Context) error
-	noKey      bool // for outcome tokens
+	noKey      bool         // for outcome tokens
+	logger     *slog.Logger // default: logger()
 }
 
 func setup(t *testing.T, change ...func(*settings)) *env {
 	t.Helper()
-	s := settings{partitions: 3, window: ledger.DefaultWindow}
+	s := settings{partitions: 3, window: ledger.DefaultWindow, logger: logger()}
 	for _, f := range change {
 		f(&s)
 	}
@@ -168,7 +169,7 @@ func (e *env) newAPI(t *testing.T, store *readmodel.Store, s settings) (*httpapi
 	api, err := httpapi.New(httpapi.Config{
 		Store: store, Appender: appender, Catalog: e.types, KnownTypes: []string{typeGo},
 		LedgerID: info.LedgerID, Partitions: info.Partitions, Window: info.Window, SingleReplica: info.SingleReplica,
-		Logger: logger(), Registerer: metrics, Gatherer: metrics, Ready: s.ready, OutcomeKey: key,
+		Logger: s.logger, Registerer: metrics, Gatherer: metrics, Ready: s.ready, OutcomeKey: key,
 	})
 	require.NoError(t, err)
 	return api, metrics
