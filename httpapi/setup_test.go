@@ -99,7 +99,7 @@ type settings struct {
 
 func setup(t *testing.T, change ...func(*settings)) *env {
 	t.Helper()
-	s := settings{partitions: 3, window: ledger.DefaultWindow, logger: logger()}
+	s := settings{partitions: 3, window: ledger.DefaultWindow}
 	for _, f := range change {
 		f(&s)
 	}
@@ -164,6 +164,9 @@ func (e *env) newAPI(t *testing.T, store *readmodel.Store, s settings) (*httpapi
 	key := e.key
 	if s.noKey {
 		key = nil
+	}
+	if s.logger == nil {
+		s.logger = logger()
 	}
 	info, metrics := e.log.Info(), prometheus.NewRegistry()
 	api, err := httpapi.New(httpapi.Config{
